@@ -1,0 +1,40 @@
+"""Keeps secrets out of the run record and of every report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from conformance.lab.inventory import LabInventory
+
+_ENDINGS = ("PASSWORD", "TOKEN", "SECRET", "KEY_FILE")
+_SHORTEST = 4
+
+
+class Mask:
+    """Replaces every known secret in a text.
+
+    Args:
+        secrets: The texts that must not be seen; those under four characters are left, for they would match anywhere.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        self._secrets = sorted({text for text in secrets if len(text) >= _SHORTEST}, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def of_labs(labs: Iterable[LabInventory]) -> Mask:
+    """The mask of a run: secrets of the environment, and those that the labs' target options name or hold."""
+    secrets = [value for name, value in os.environ.items() if name.upper().endswith(_ENDINGS)]
+    for lab in labs:
+        for target in lab.targets:
+            for key, value in target.options.items():
+                if key.endswith("_env"):
+                    secrets.append(os.environ.get(str(value), ""))
+                elif "password" in key and not key.endswith("_file"):
+                    secrets.append(str(value))
+    return Mask(secrets)

@@ -1,0 +1,240 @@
+"""What one process of a run holds: its leased lab, the observers, one recorded driver a target, ledgers, the record."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from conformance import paths
+from conformance.driver import Driver
+from conformance.errors import DriverError, HarnessError, LabError, NotObserved
+from conformance.lab import labs, leases, sweep
+from conformance.lab.inventory import LabInventory, Target
+from conformance.lab.lab import Observers
+from conformance.lab.ledger import Ledger
+from conformance.machine import Machines, Pace
+from conformance.model import Facts
+from conformance.observers.host import Inventory
+from conformance.plugin import masking
+from conformance.plugin.recorded import Tape, record
+from conformance.record import DriverCall, GuestBoot, Recorder, TargetSeen
+from conformance.waiting import now, use_clock
+
+READING = frozenset(
+    {"get", "list", "find", "facts", "capabilities", "hosts", "networks", "addresses", "snapshots", "volumes"}
+    | {"console_log", "close"}
+)
+"""Driver calls after which the hosts need no new look."""
+
+UNMEASURED = Pace(10.0)
+"""Until a guest has been booted: patient, since every deadline is made from it."""
+
+
+class Opened:
+    """One target of the leased lab, connected, with its pace measured."""
+
+    def __init__(self, worker: Worker, target: Target) -> None:
+        self.target = target
+        self.worker = worker
+        self.pace = UNMEASURED
+        self.tape = Tape(worker.write_call, worker.mask, lambda: self.pace.operation)
+        self.tape.item = worker.item
+        folder = paths.state_dir() / "ledgers" / worker.lab.name
+        self.ledger = Ledger(folder / f"{worker.run}-{worker.name}-{target.slug}.jsonl", target.slug)
+        self.refusals: dict[str, str | HarnessError | AssertionError] = {}
+        self.driver = self.connect()
+        self.capabilities = frozenset(self.driver.capabilities())
+        seen = self.pace_seconds()
+        if seen is not None:
+            self.pace = Pace(seen)
+        worker.recorder.write(target_seen(worker.lab, target, self.driver, boot_seconds=seen))
+
+    def connect(self) -> Driver:
+        """A new connection to the target."""
+        return record(labs.connect(self.worker.lab, self.target), self.tape)
+
+    def machines(self) -> Machines:
+        """For one test, or for the VM that several steady tests look at."""
+        worker = self.worker
+        return Machines(
+            self.driver, worker.lab, worker.observers, self.ledger, self.pace, worker.tag, on_boot=worker.write_boot
+        )
+
+    def pace_seconds(self) -> float | None:
+        """Seconds from power-on to the agent's answer, by the lab's clock; None when no guest came up.
+
+        A driver that cannot boot a guest is judged by the tests, not here.
+        """
+        machines = self.machines()
+        try:
+            machine = machines.create()
+            start = now()
+            self.driver.start(machine.id).wait()
+            machines.wait_up(machine)
+            return now() - start
+        except (DriverError, NotObserved):
+            return None
+        finally:
+            machines.dispose()
+
+    def close(self) -> None:
+        self.driver.close()
+        self.ledger.close()
+
+
+class Worker:
+    """One process that runs items.
+
+    Args:
+        name: Unique within the run.
+        run: Id of the run.
+        recorder: The process's part of the record.
+        pool: The labs, of which one is leased at first use.
+        lease_url: Coordinator of the leases.
+    """
+
+    def __init__(self, name: str, run: str, recorder: Recorder, pool: Sequence[LabInventory], lease_url: str) -> None:
+        self.name = name
+        self.run = run
+        self.tag = f"hvc-{run}-{name}"
+        self.recorder = recorder
+        self.mask = masking.of_labs(pool)
+        self.item = ""
+        self._pool = pool
+        self._url = lease_url or leases.default_url()
+        self._lease: leases.Lease | None = None
+        self._observers: Observers | None = None
+        self._broken: LabError | None = None
+        self._opened: dict[str, Opened | HarnessError] = {}
+        self._seen: Inventory | None = None
+        self._lock = threading.RLock()
+
+    # the lab
+
+    @property
+    def lab(self) -> LabInventory:
+        """The leased lab; raises `LabError`, the same each time, when there is none to be had."""
+        self._open()
+        assert self._lease is not None
+        return self._lease.lab
+
+    @property
+    def observers(self) -> Observers:
+        self._open()
+        assert self._observers is not None
+        return self._observers
+
+    def _open(self) -> None:
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            if self._observers is not None:
+                return
+            try:
+                keys = [lease_key(self._pool, index) for index in range(len(self._pool))]
+                self._lease = leases.acquire(self._pool, keys, url=self._url, who=self.tag)
+                self._observers = labs.lab_kind(self._lease.lab.kind).observe(self._lease.lab)
+            except LabError as error:
+                self._broken = error
+                raise
+            use_clock(self._observers.clock)
+            # what a crashed worker of this run left on the lab that is ours now
+            sweep.sweep(self._lease.lab, lambda _: None, run=self.run)
+
+    def opened(self, slug: str) -> Opened:
+        """A target, connected at first use; raises what connecting raised, the same each time."""
+        with self._lock:
+            if slug not in self._opened:
+                try:
+                    self._opened[slug] = Opened(self, self.lab.target(slug))
+                except HarnessError as error:
+                    self._opened[slug] = error
+            found = self._opened[slug]
+        if isinstance(found, HarnessError):
+            raise found
+        return found
+
+    # residue
+
+    def look(self) -> Inventory:
+        """Everything on the lab's hosts, asked all at once: this is done after every test."""
+        probes = [self.observers.host(host.name) for host in self.lab.hosts]
+        with ThreadPoolExecutor(len(probes)) as pool:
+            found: Inventory = frozenset().union(*pool.map(lambda probe: probe.inventory(), probes))
+        self._seen = found
+        return found
+
+    def last_look(self) -> Inventory:
+        """The latest look, where nothing happened since; else a new one."""
+        return self.look() if self._seen is None else self._seen
+
+    # the record
+
+    def write_call(self, call: DriverCall) -> None:
+        if not call.item:
+            call = call.model_copy(update={"item": self.item})
+        if call.operation not in READING:
+            self._seen = None
+        self.recorder.write(call)
+
+    def write_boot(self, seconds: float) -> None:
+        self.recorder.write(GuestBoot(item=self.item, seconds=seconds))
+
+    def begin(self, item: str) -> None:
+        """What follows belongs to `item`."""
+        self.item = item
+        for opened in self._opened.values():
+            if isinstance(opened, Opened):
+                opened.tape.begin(item)
+
+    def close(self) -> None:
+        for opened in self._opened.values():
+            if isinstance(opened, Opened):
+                opened.close()
+        if self._observers is not None:
+            self._observers.close()
+            use_clock(None)
+        if self._lease is not None:
+            self._lease.release()
+
+
+def lease_key(pool: Sequence[LabInventory], index: int) -> str:
+    """What a lab of the pool is called among all that lease; cells of one nested lab have their own."""
+    name = pool[index].name
+    twins = [position for position, lab in enumerate(pool) if lab.name == name]
+    return name if len(twins) == 1 else f"{name}-{twins.index(index)}"
+
+
+def target_seen(lab: LabInventory, target: Target, driver: Driver, *, boot_seconds: float | None = None) -> TargetSeen:
+    """What a target says of itself, for the record."""
+    facts = driver.facts()
+    return TargetSeen(
+        target=target.slug,
+        lab=lab.name,
+        driver=target.driver,
+        evidence=lab.evidence,
+        evidence_note=lab.evidence_note,
+        facts=dict(_flat(facts)),
+        capabilities=sorted(driver.capabilities()),
+        defect=target.defect,
+        boot_seconds=boot_seconds,
+    )
+
+
+def _flat(facts: Facts) -> Mapping[str, str]:
+    return {
+        "hypervisor": facts.hypervisor,
+        "version": facts.version,
+        "driver": facts.driver,
+        "driver_version": facts.driver_version,
+        "accelerator": facts.accelerator,
+        "hosts": ", ".join(facts.hosts),
+        **facts.details,
+    }
+
+
+def record_folder(out: Path) -> Path:
+    """Where the record of a run lies."""
+    return out / "record"

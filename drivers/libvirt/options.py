@@ -1,0 +1,60 @@
+"""The options of a libvirt target in a lab file, checked before any host is contacted."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from conformance.errors import LabFileError
+from conformance.lab.inventory import Target
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MigrateSettings(_Strict):
+    """How VMs migrate.
+
+    `direct` has this process lead both daemons, so that its death cancels a migration; `p2p` has the source's daemon
+    connect to the target's, so that the migration goes on without this process.
+    """
+
+    mode: Literal["direct", "p2p"] = "direct"
+    uris: dict[str, str] = Field(default={}, description="for p2p: each host's URI as the other hosts see it")
+    tls: bool = Field(default=False, description="encrypt; needs certificates in the hosts' /etc/pki/qemu")
+    auto_converge: bool = Field(default=True, description="slow down a guest that writes faster than can be sent")
+    stall_seconds: float = Field(default=15.0, gt=0, description="give up when nothing was sent for so long")
+
+
+class Options(_Strict):
+    """`[target.options]`."""
+
+    uris: dict[str, str] = Field(description="libvirt URI by host name, such as qemu+ssh://root@host/system")
+    user: str = ""
+    password_env: str = Field(default="", description="environment variable with the password, for SASL")
+    direct_kernel: bool = Field(default=False, description="boot an image's kernel and initrd without its boot loader")
+    machine: str = Field(default="", description="machine type, such as q35")
+    domain_type: str = Field(default="", description="kvm or qemu; empty: kvm where the host offers it")
+    disk_cache: Literal["none", "directsync", "writethrough", "writeback"] = "none"
+    migrate: MigrateSettings = MigrateSettings()
+
+
+def parse(target: Target) -> Options:
+    """The options of `target`; raises `LabFileError` with all that is wrong."""
+    try:
+        options = Options.model_validate(target.options)
+    except ValidationError as error:
+        raise LabFileError(
+            f"options of target {target.slug}:\n"
+            + "\n".join(f"  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()),
+            hint="see docs/drivers/libvirt.md",
+        ) from None
+    missing = [name for name in target.hosts if name not in options.uris]
+    if missing:
+        raise LabFileError(
+            f"options of target {target.slug}: no URI for {', '.join(missing)}",
+            hint='uris = { host = "qemu+ssh://root@host/system" }',
+        )
+    return options

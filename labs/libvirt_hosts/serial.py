@@ -1,0 +1,118 @@
+"""The serial channel: the guest agent over a VM's first serial console, from whichever host runs it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from conformance.errors import GuestSilent, LabError
+from conformance.observers.shell import Process
+from conformance.waiting import WaitTimeout, until
+from labs.libvirt_hosts.probe import LibvirtHostProbe
+
+_MARK = b"\x02HVC "
+_BUFFER = 256 * 1024
+
+# The reader ends with the writer: over SSH only the end of the input tells the host that nobody listens any more.
+_RELAY = 'stty -F "$1" raw -echo; { cat "$1" & reader=$!; cat > "$1"; kill $reader; } 2>/dev/null'
+
+
+class SerialChannel:
+    """Asks the agent over the pseudo-terminal that the VM's process holds. One request at a time.
+
+    Args:
+        probes: The hosts' probes.
+        uuid: The VM's.
+    """
+
+    def __init__(self, probes: Callable[[], Sequence[LibvirtHostProbe]], uuid: str) -> None:
+        self._probes = probes
+        self._uuid = uuid.lower()
+        self._lock = threading.Lock()
+        self._line: _Line | None = None
+        self._numbers = itertools.count(1)
+
+    def ask(self, line: str, timeout_s: float) -> str:
+        with self._lock:
+            number = f"{next(self._numbers)}".encode()
+            relay = self._open()
+            relay.send(_MARK + number + b" " + line.encode("ascii") + b"\n")
+            try:
+                reply = until(
+                    "the serial console's reply", lambda: relay.reply(number), seconds=timeout_s, interval=0.01
+                )
+            except WaitTimeout:
+                raise GuestSilent(
+                    f"no answer over the serial console of {self._uuid} to {line[:60]!r} within {timeout_s:g} s"
+                ) from None
+            return (reply or b"").decode(errors="replace")
+
+    def close(self) -> None:
+        with self._lock:
+            if self._line is not None:
+                self._line.close()
+                self._line = None
+
+    def _open(self) -> _Line:
+        where = self._find()
+        if self._line is not None and self._line.where == where and not self._line.ended:
+            return self._line
+        if self._line is not None:
+            self._line.close()
+        probe, _, path = where
+        self._line = _Line(where, probe.shell.popen(["sh", "-c", _RELAY, "sh", path]))
+        return self._line
+
+    def _find(self) -> tuple[LibvirtHostProbe, int, str]:
+        found: list[tuple[LibvirtHostProbe, int, str, bool]] = []
+        for probe in self._probes():
+            with suppress(LabError):  # a host that is down runs nothing
+                seen = probe.look()
+                process, xml = seen.process(self._uuid), seen.live.get(self._uuid)
+                source = None if xml is None else xml.find("devices/serial[@type='pty']/source")
+                path = None if source is None else source.get("path")
+                if process is not None and path:
+                    found.append((probe, process.pid, path, self._uuid in seen.paused))
+        if not found:
+            raise GuestSilent(f"no host runs {self._uuid} with a serial console that can be opened")
+        # in the middle of a migration there are two: the one that is not paused runs
+        return min(found, key=lambda item: item[3])[:3]
+
+
+class _Line:
+    def __init__(self, where: tuple[LibvirtHostProbe, int, str], process: Process) -> None:
+        self.where = where
+        self.ended = False
+        self._process = process
+        self._seen = b""
+        self._thread = threading.Thread(target=self._read, name="serial console", daemon=True)
+        self._thread.start()
+
+    def send(self, data: bytes) -> None:
+        try:
+            self._process.stdin.write(data)
+            self._process.stdin.flush()
+        except OSError as error:
+            self.ended = True
+            raise GuestSilent(f"the serial console closed: {error}") from None
+
+    def reply(self, number: bytes) -> bytes | None:
+        head = _MARK + number + b" "
+        # the terminal may echo the request; a reply is JSON
+        for line in reversed(self._seen.replace(b"\r", b"\n").split(b"\n")[:-1]):
+            at = line.rfind(head + b"{")
+            if at >= 0:
+                return line[at + len(head) :]
+        return None
+
+    def close(self) -> None:
+        self._process.close()
+        self._thread.join(timeout=5)
+
+    def _read(self) -> None:
+        with suppress(OSError, ValueError):
+            while chunk := self._process.stdout.read(65536):
+                self._seen = (self._seen + chunk)[-_BUFFER:]
+        self.ended = True

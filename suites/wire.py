@@ -1,0 +1,47 @@
+"""What several suites look for on the wire."""
+
+from __future__ import annotations
+
+import secrets
+
+from conformance.machine import Machine
+from conformance.observers.frames import udp
+from conformance.observers.wire import Sniffer
+from conformance.waiting import until
+
+IP_UDP_HEADERS = 28
+"""Bytes of an IPv4 packet that are not UDP payload."""
+
+FOREIGN_MAC = "02:00:00:00:be:ef"
+
+
+def seen(sniffer: Sniffer, token: bytes) -> bool:
+    return any(token in frame.payload for frame in sniffer.frames())
+
+
+def token() -> bytes:
+    return b"hvconform-" + secrets.token_hex(8).encode()
+
+
+def passes(machine: Machine, frame: bytes, mark: bytes) -> bool:
+    """Whether a frame that the guest sends arrives at the peer; an honest frame sent after it is the clock."""
+    honest = token()
+    with machine.peer.sniff() as sniffer:
+        machine.guest.send_frame(machine.mac, frame)
+        machine.guest.send_frame(
+            machine.mac,
+            udp(
+                source_mac=machine.mac,
+                destination_mac=machine.peer.mac,
+                source_ip=machine.address(),
+                destination_ip=machine.peer.ipv4,
+                payload=honest,
+            ),
+        )
+        until("the honest frame", lambda: seen(sniffer, honest), seconds=machine.pace.settle)
+        return seen(sniffer, mark)
+
+
+def forged_mac(machine: Machine, mark: bytes) -> bytes:
+    """A broadcast with a source MAC that is not the VM's."""
+    return udp(source_mac=FOREIGN_MAC, source_ip=machine.address(), destination_ip="255.255.255.255", payload=mark)

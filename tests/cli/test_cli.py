@@ -1,0 +1,175 @@
+"""The commands: what they print, and the exit code that they promise."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conformance.cli.progress import Progress, line
+from conformance.record import ItemFinished, ItemPlanned, ItemStarted, Recorder, Verdict
+from conformance.waiting import until
+
+ONE = """
+import pytest
+@pytest.mark.requirement("boot.correct-image")
+def test_boots(machine):
+    BODY
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HVCONFORM_STATE", str(tmp_path / "state"))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    path = tmp_path / "test_one.py"
+    path.write_text(ONE.replace("BODY", "pass"))
+    return path
+
+
+def hvconform(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from conformance.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_run_writes_everything(suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = hvconform("run", "--lab", "simulated", "--target", "simulated", "--suites", suite, "--out", out)
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^pass +boot.correct-image  simulated  \d", done.stdout, re.MULTILINE)
+    assert {path.name for path in out.iterdir()} >= {"record", "matrix.json", "matrix.html", "junit.xml"}
+    assert list((out / "allure-results").glob("*-result.json"))
+    again = hvconform("run", "--lab", "simulated", "--target", "simulated", "--suites", suite, "--out", out)
+    assert again.returncode == 0
+    (kept,) = tmp_path.glob("out-*")
+    assert f"the earlier run is in {kept}" in again.stdout
+    assert (kept / "matrix.json").exists()
+    shown = hvconform("matrix", out)
+    assert shown.returncode == 0
+    assert "1 pass" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [("assert False", 1), ("raise __import__('conformance.errors').errors.LabError('broken')", 6)],
+    ids=["fail", "lab-error"],
+)
+def test_exit_code_of_a_run(suite: Path, tmp_path: Path, body: str, code: int) -> None:
+    suite.write_text(ONE.replace("BODY", body))
+
+    done = hvconform("run", "--lab", "simulated", "--target=simulated", "--suites", suite, "--out", tmp_path / "out")
+
+    assert done.returncode == code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "--lab", "simulatd"], 6, "no lab 'simulatd'; did you mean simulated?"),
+        (["run", "--lab", "nowhere.toml"], 6, "no lab file nowhere.toml"),
+        (["run", "--lab", "simulated", "--area", "bot"], 4, "no area 'bot'"),
+        (["run", "--lab", "simulated", "-n", "many"], 4, "neither a number nor auto"),
+        (["run", "--lab", "simulated", "--out", "/proc/nowhere"], 6, "cannot be written"),
+        (["lab", "up", "simulatd"], 6, "unknown kind of lab 'simulatd'; did you mean simulated?"),
+        (["matrix", "/"], 6, "holds no run record"),
+        (["nonsense"], 4, "No such command"),
+    ],
+)
+def test_wrong_input_is_one_message(
+    suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = hvconform(*arguments, *(["--suites", str(suite)] if arguments[0] == "run" else []))
+
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGKILL, -9)])
+def test_interrupted_run_keeps_what_had_run_and_cleans_up(
+    suite: Path, tmp_path: Path, end: signal.Signals, code: int
+) -> None:
+    suite.write_text(
+        ONE.replace("BODY", "pass")
+        + '\n@pytest.mark.requirement("reboot.exactly-once")\n'
+        + "def test_waits(machine):\n    __import__('threading').Event().wait(60)\n"
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", "from conformance.cli import main; main()", "run", "--lab", "simulated"]
+    process = subprocess.Popen([*command, "--target=simulated", "--suites", str(suite), "--out", str(out)])
+    record = out / "record" / "controller.jsonl"
+    until(
+        "the second test to start",
+        lambda: record.exists() and re.search(r'"started".*test_waits', record.read_text()),
+        seconds=60,
+    )
+
+    process.send_signal(end)
+
+    assert process.wait(60) == code
+    until("the reports", (out / "matrix.json").exists, seconds=60)
+    cells = json.loads((out / "matrix.json").read_text())["cells"]
+    assert {cell["requirement"]: cell["verdict"] for cell in cells}["boot.correct-image"] == "pass"
+    assert not list((tmp_path / "state" / "ledgers").rglob("*.jsonl"))
+
+
+def test_lab_commands(suite: Path) -> None:  # noqa: ARG001 - for the state folder
+    assert "simulated-0 is up" in hvconform("lab", "up", "simulated").stdout
+    assert "simulated-0: up" in hvconform("lab", "status", "simulated").stdout
+    assert "simulated-0 is down" in hvconform("lab", "down", "simulated").stdout
+    assert hvconform("sweep").returncode == 0
+
+
+def test_schema_is_json() -> None:
+    for what in ("record", "matrix"):
+        assert "$schema" in json.loads(hvconform("schema", what).stdout)
+
+
+def test_nested_lab_needs_root(suite: Path) -> None:  # noqa: ARG001
+    if os.geteuid() != 0:
+        done = hvconform("lab", "up", "kvm")
+        assert done.returncode == 6
+        assert "needs root" in done.stderr
+
+
+def finished(item: str, verdict: Verdict = Verdict.PASS) -> ItemFinished:
+    return ItemFinished(
+        item=item, requirement=item, target="t", provenance="", verdict=verdict, seconds=4.0, message="why\x1b[2J",
+        detail="", refusal="",
+    )  # fmt: skip
+
+
+def test_progress_counts_and_estimates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HVCONFORM_STATE", str(tmp_path / "state"))
+    recorder = Recorder(tmp_path / "record", "gw0")
+    progress = Progress(tmp_path)
+    assert progress.remaining_s() is None
+    for item in "abc":
+        recorder.write(ItemPlanned(item=item, requirement=item, target="t", provenance=""))
+    recorder.write(ItemStarted(item="a", worker="gw0"))
+    assert not progress.look()
+    assert progress.running["gw0"][0] == "a"
+
+    recorder.write(finished("a"))
+
+    assert [event["item"] for event in progress.look()] == ["a"]
+    assert not progress.running
+    assert progress.remaining_s() == 8.0
+    progress.save_durations()
+    assert Progress(tmp_path)._known == {"a": 4.0}
+    recorder.close()
+
+
+def test_line_of_a_failure_cannot_drive_the_terminal() -> None:
+    text = line(finished("a", Verdict.FAIL).model_dump(mode="json"))
+
+    assert text.startswith("fail         a  t  4.0 s  why")
+    assert "\x1b" not in text

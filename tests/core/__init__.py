@@ -1,0 +1,1 @@
+"""Tests of the interfaces that everything else is built on."""

@@ -1,0 +1,73 @@
+"""One operation on a VM at a time, and requests to the guest that stand down."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from conformance.errors import Busy, HypervisorFailure, Timeout
+from drivers.libvirt.operations import Asked, Locks
+
+
+def test_a_second_operation_is_busy_and_says_with_what() -> None:
+    locks = Locks()
+    locks.acquire("vm", "migrate")
+    with pytest.raises(Busy, match="migrate is under way"):
+        locks.acquire("vm", "resize")
+    locks.acquire("other", "resize")
+    locks.release("vm")
+    locks.acquire("vm", "resize")
+
+
+def test_force_does_not_override_what_works_on_the_vm() -> None:
+    locks = Locks()
+    locks.acquire("vm", "migrate")
+    with pytest.raises(Busy):
+        locks.acquire("vm", "stop", override=True)
+
+
+def asking(locks: Locks) -> Asked:
+    locks.acquire("vm", "reboot")
+    stand_down = locks.asking("vm")
+
+    def work() -> None:
+        stand_down.wait(30)
+        locks.release("vm")
+        raise HypervisorFailure("the guest did not power off")
+
+    asked = Asked(work, operation="reboot", vm="vm")
+    asked.stand_down = stand_down
+    return asked
+
+
+def test_force_makes_a_request_to_the_guest_stand_down() -> None:
+    locks = Locks()
+    asked = asking(locks)
+    locks.acquire("vm", "stop", override=True)
+    with pytest.raises(HypervisorFailure):
+        asked.wait(5)
+
+
+def test_a_request_whose_deadline_passed_stands_down() -> None:
+    locks = Locks()
+    asked = asking(locks)
+    with pytest.raises(Timeout) as caught:
+        asked.wait(0.05)
+    assert caught.value.phase == "waiting for the guest to power off"
+    assert asked.done()
+    locks.acquire("vm", "start")  # nothing holds the VM any more
+
+
+def test_a_request_that_is_met_in_the_last_moment_is_a_success() -> None:
+    stand_down = threading.Event()
+    ended = threading.Event()
+
+    def work() -> None:
+        stand_down.wait(30)
+        ended.set()
+
+    asked = Asked(work, operation="stop", vm="vm")
+    asked.stand_down = stand_down
+    asked.wait(0.05)
+    assert ended.is_set()

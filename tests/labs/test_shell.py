@@ -1,0 +1,168 @@
+"""Shells: what they return, how they fail, and that nothing outlives them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from conformance.errors import HostDown, ProbeFailed
+from conformance.lab import inventory
+from conformance.observers.shell import LocalShell, NamespaceShell, Shell, SshShell, open_shell
+from conformance.waiting import until
+
+SSHD = Path("/usr/sbin/sshd")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[inventory.SshShell]:
+    """An SSH server of our own on the loopback, with keys of our own."""
+    folder = tmp_path_factory.mktemp("sshd")
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+    (folder / "authorized").write_text((folder / "user.pub").read_text())
+    (folder / "authorized").chmod(0o600)
+    (folder / "rc").write_text("")
+    port = _free_port()
+    (folder / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host'}\nAuthorizedKeysFile {folder / 'authorized'}\n"
+        f"PidFile {folder / 'pid'}\nUsePAM no\nPasswordAuthentication no\nStrictModes no\nPermitRootLogin yes\n"
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists on it
+    process = subprocess.Popen([str(SSHD), "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.DEVNULL)
+
+    def answers() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        until("sshd to listen", answers, seconds=10)
+        yield inventory.SshShell(
+            address="127.0.0.1",
+            port=port,
+            user="root",
+            key_file=folder / "user",
+            host_key=(folder / "host.pub").read_text().strip(),
+        )
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.lab)])
+def shell(request: pytest.FixtureRequest) -> Iterator[Shell]:
+    found: Shell = LocalShell() if request.param == "local" else SshShell(request.getfixturevalue("sshd"))
+    with closing(found):
+        yield found
+
+
+def test_output_and_input_are_bytes(shell: Shell) -> None:
+    data = bytes(range(256)) * 4096
+
+    assert shell.run(["cat"], input=data).stdout == data
+
+
+def test_arguments_arrive_unchanged(shell: Shell) -> None:
+    words = ["two words", "$HOME", "'", '"', "*", "", "\n"]
+
+    assert shell.run(["printf", "%s|", *words]).text == "".join(f"{word}|" for word in words)
+
+
+def test_failure_says_what_and_where(shell: Shell) -> None:
+    with pytest.raises(ProbeFailed, match=r"status 3 on .*: broken"):
+        shell.script("echo broken >&2; exit 3")
+    assert shell.script("exit 3", check=False).status == 3
+
+
+def test_late_command_is_given_up(shell: Shell) -> None:
+    with pytest.raises(ProbeFailed, match=r"did not end within 0\.3 s"):
+        shell.run(["sleep", "60"], timeout_s=0.3)
+
+
+def test_process_talks_both_ways_and_ends(shell: Shell) -> None:
+    process = shell.popen(["sh", "-c", "echo $$; cat; exit 0"])
+    first = process.stdout.read(64)
+    process.stdin.write(b"hello\n")
+    process.stdin.flush()
+    said = process.stdout.read(64)
+    assert process.poll() is None
+
+    process.close()
+
+    assert said == b"hello\n"
+    until("the command to end", lambda: not Path(f"/proc/{int(first)}").exists(), seconds=5)
+
+
+def test_late_command_leaves_no_process() -> None:
+    token = f"29{os.getpid()}"  # a time to sleep that nobody else sleeps
+    with pytest.raises(ProbeFailed):
+        LocalShell().script(f"sleep {token} & wait", timeout_s=0.3)
+
+    alive = [path for path in Path("/proc").glob("[0-9]*/cmdline") if token.encode() in _read(path).split(b"\0")]
+    assert alive == []
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_missing_command_is_told() -> None:
+    with pytest.raises(ProbeFailed, match="no command 'hvconform-no-such-thing'"):
+        LocalShell().run(["hvconform-no-such-thing"])
+
+
+@pytest.mark.lab
+def test_namespace_that_is_gone_is_a_host_down() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+
+    with pytest.raises(HostDown, match="is gone"):
+        NamespaceShell(process.pid).run(["true"])
+
+
+def test_unreachable_host_is_a_host_down_with_a_hint() -> None:
+    spec = inventory.SshShell(address="127.0.0.1", port=_free_port())
+
+    with pytest.raises(HostDown, match=r"127\.0\.0\.1") as error:
+        open_shell(spec).run(["true"])
+    assert "ssh -p" in error.value.hint
+
+
+def test_missing_password_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HVC_TEST_PASSWORD", raising=False)
+
+    with pytest.raises(HostDown) as error:
+        SshShell(inventory.SshShell(address="127.0.0.1", password_env="HVC_TEST_PASSWORD")).run(["true"])
+    assert "HVC_TEST_PASSWORD" in error.value.hint
+
+
+@pytest.mark.lab
+def test_wrong_host_key_is_refused(sshd: inventory.SshShell, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
+    spec = sshd.model_copy(update={"host_key": (tmp_path / "other.pub").read_text()})
+
+    with pytest.raises(HostDown, match="not the one in the lab file"):
+        SshShell(spec).run(["true"])
+
+
+@pytest.mark.lab
+def test_wrong_user_key_is_a_host_down(sshd: inventory.SshShell, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
+
+    with pytest.raises(HostDown, match=r"refuses the key|Authentication"):
+        SshShell(sshd.model_copy(update={"key_file": tmp_path / "other"})).run(["true"])

@@ -1,0 +1,271 @@
+"""Each way in which a test can end has its verdict, and a test's residue is its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from conformance.record import Attachment, DriverCall, ItemPlanned, ItemStarted, RunFinished, RunStarted, TargetSeen
+from tests.plugin.conftest import Run
+
+pytest_plugins = ["pytester"]
+
+EVERY_END = """
+@requirement("boot.correct-image")
+def test_pass(machine):
+    assert machine.guest.answers()
+
+@requirement("boot.correct-root-device")
+def test_assertion(machine):
+    assert machine.guest.boot().boots == 99
+
+@requirement("reboot.exactly-once")
+def test_driver_error(driver):
+    driver.start("no such vm").wait()
+
+@requirement("reboot.soft-new-boot-id")
+def test_did_not_raise(driver):
+    with pytest.raises(NotFound):
+        driver.list()
+
+@requirement("reboot.hard-is-immediate")
+def test_not_observed():
+    raise GuestSilent("nobody answers")
+
+@requirement("boot.fails-cleanly-bad-image")
+def test_lab_error():
+    raise ProbeFailed("the probe could not look")
+
+@requirement("boot.retry-after-failure")
+def test_own_bug():
+    None.nothing
+
+@requirement("boot.network-before-run")
+def test_skips():
+    pytest.skip("not today")
+
+@requirement("boot.image-format-not-probed")
+def test_expects_failure():
+    pytest.xfail("it is known")
+
+@pytest.fixture
+def broken():
+    raise KeyError("a bug in a fixture")
+
+@requirement("boot.fails-cleanly-no-memory")
+def test_broken_fixture(broken):
+    pass
+"""
+
+
+def test_every_end_has_its_verdict(run: Callable[..., Run]) -> None:
+    done = run(EVERY_END)
+
+    assert done.verdicts() == {
+        "test_pass": "pass",
+        "test_assertion": "fail",
+        "test_driver_error": "fail",
+        "test_did_not_raise": "fail",
+        "test_not_observed": "fail",
+        "test_lab_error": "lab-error",
+        "test_own_bug": "lab-error",
+        "test_skips": "fail",
+        "test_expects_failure": "fail",
+        "test_broken_fixture": "lab-error",
+    }
+    assert done.code == 1
+    finished = done.finished()
+    assert "not today" in finished["test_skips[simulated]"].message
+    assert finished["test_driver_error[simulated]"].message.startswith("NotFound: ")
+    attached = {event.name for event in done.events if isinstance(event, Attachment) and "test_assertion" in event.item}
+    assert {"driver calls", "domains on the hosts"} < attached
+    assert any(name.startswith("console of hvc-") for name in attached)
+
+
+def test_record_tells_the_run(run: Callable[..., Run]) -> None:
+    done = run('@requirement("boot.correct-image")\ndef test_boots(machine):\n    pass\n')
+
+    kinds = [type(event) for event in done.events]
+    assert kinds[0] is RunStarted
+    assert kinds[-1] is RunFinished
+    assert kinds.index(ItemPlanned) < kinds.index(ItemStarted)
+    seen = [event for event in done.events if isinstance(event, TargetSeen)]
+    assert seen[-1].boot_seconds is not None
+    calls = [event.operation for event in done.events if isinstance(event, DriverCall) and "test_boots" in event.item]
+    assert {"create", "start", "delete"} <= set(calls)
+    assert (done.out / "matrix.json").exists()
+
+
+def test_lab_error_alone_has_its_own_exit_code(run: Callable[..., Run]) -> None:
+    done = run('@requirement("boot.correct-image")\ndef test_it():\n    raise ProbeFailed("it could not look")\n')
+
+    assert done.verdicts() == {"test_it": "lab-error"}
+    assert done.code == 6
+
+
+def test_sick_lab_is_not_blamed_on_the_driver(run: Callable[..., Run]) -> None:
+    done = run(
+        '@requirement("boot.correct-image")\ndef test_it():\n    raise GuestSilent("nobody answers")\n',
+        conftest="""
+from labs.simulated.observers import SimulatedObservers
+SimulatedObservers.health = lambda self: ["the switch is gone"]
+""",
+    )
+
+    (finished,) = done.finished().values()
+    assert finished.verdict == "lab-error"
+    assert "the switch is gone" in finished.message
+    assert "nobody answers" in finished.message
+
+
+LEAKS = """
+@requirement("boot.correct-image")
+def test_leaves_a_vm(driver, machines):
+    spec = machines.spec()
+    driver.create(spec).wait()
+
+@requirement("boot.correct-root-device")
+def test_after_it(machine):
+    pass
+"""
+
+
+def test_residue_fails_the_test_that_left_it_and_is_cleaned(run: Callable[..., Run]) -> None:
+    done = run(LEAKS)
+
+    assert done.verdicts() == {"test_leaves_a_vm": "fail", "test_after_it": "pass"}
+    finished = done.finished()["test_leaves_a_vm[simulated]"]
+    assert finished.message.startswith("left behind: ")
+    assert finished.residue
+    reclaimed = [event for event in done.events if isinstance(event, DriverCall) and event.operation == "reclaim"]
+    assert reclaimed
+
+
+STEADY = """
+@pytest.fixture
+def vm(steady):
+    return steady(lambda machines: machines.boot())
+
+@pytest.mark.steady
+@requirement("boot.cpu-count")
+def test_one(vm):
+    assert vm.guest.answers()
+
+@pytest.mark.steady
+@requirement("boot.memory-size")
+def test_two(vm):
+    assert vm.guest.answers()
+"""
+
+
+def test_steady_tests_share_a_vm_of_each_provenance(run: Callable[..., Run]) -> None:
+    done = run(STEADY, "--provenance=booted,migrated")
+
+    finished = done.finished()
+    assert {name: str(event.verdict) for name, event in finished.items()} == {
+        f"test_{number}[simulated-{way}]": "pass" for number in ("one", "two") for way in ("booted", "migrated")
+    }
+    assert {event.provenance for event in finished.values()} == {"booted", "migrated"}
+    created = [event for event in done.events if isinstance(event, DriverCall) and event.operation == "create"]
+    assert len(created) == 1 + 2, "one for the pace, one for each provenance"
+
+
+def test_what_a_shared_vm_leaves_is_the_last_tests(run: Callable[..., Run]) -> None:
+    leaking = STEADY.replace("machines.boot())", "machines.boot() if machines.name() else 0)").replace(
+        "steady(lambda machines: ", "steady(lambda machines: machines._driver.create(machines.spec()) and "
+    )
+    done = run(leaking, "--provenance=booted")
+
+    assert done.verdicts() == {"test_one": "pass", "test_two": "fail"}
+    assert done.finished()["test_two[simulated-booted]"].residue
+
+
+def test_vm_that_a_check_failed_on_is_not_used_again(run: Callable[..., Run]) -> None:
+    done = run(STEADY.replace("assert vm.guest.answers()", "assert False", 1), "--provenance=booted")
+
+    assert done.verdicts() == {"test_one": "fail", "test_two": "pass"}
+    created = [event for event in done.events if isinstance(event, DriverCall) and event.operation == "create"]
+    assert len(created) == 1 + 2
+
+
+def test_driver_that_cannot_delete_fails_the_test(run: Callable[..., Run]) -> None:
+    done = run(
+        LEAKS.replace("driver.create(spec).wait()", "machines.create(spec)"),
+        conftest="""
+class Stubborn(SimulatedDriver):
+    def delete(self, vm):
+        raise HypervisorFailure("the disk is on fire", operation="delete", vm=vm)
+    def reclaim(self, name):
+        pass
+labs.driver_class = lambda name: Stubborn
+""",
+    )
+
+    finished = done.finished()["test_leaves_a_vm[simulated]"]
+    assert finished.verdict == "fail"
+    assert "could not delete" in finished.message
+    assert finished.residue
+
+
+PAUSES = """
+@requirement("pause.stops-and-continues")
+def test_pauses(driver, machine):
+    raise AssertionError("the body must not run")
+
+@requirement("boot.correct-image")
+@pytest.mark.capability(Capability.PAUSE)
+def test_also_needs(driver, machine):
+    raise AssertionError("the body must not run")
+"""
+
+UNDECLARED = """
+class Without(SimulatedDriver):
+    def capabilities(self):
+        return {c: d for c, d in super().capabilities().items() if c is not Capability.PAUSE}
+    def pause(self, vm):
+        BODY
+labs.driver_class = lambda name: Without
+"""
+
+
+@pytest.fixture
+def pause_requirement() -> str:
+    from conformance import contract
+    from conformance.model import Capability
+
+    return next(row.id for row in contract.load().requirements.values() if row.capability is Capability.PAUSE)
+
+
+def test_undeclared_and_refused_is_not_claimed(run: Callable[..., Run], pause_requirement: str) -> None:
+    done = run(
+        PAUSES.replace("pause.stops-and-continues", pause_requirement),
+        conftest=UNDECLARED.replace(
+            "BODY", "raise Unsupported('no pause here', capability='pause', operation='pause')"
+        ),
+    )
+
+    assert done.verdicts() == {"test_pauses": "not-claimed", "test_also_needs": "not-claimed"}
+    assert all("no pause here" in event.refusal for event in done.finished().values())
+    assert done.code == 0
+    asked = [event for event in done.events if isinstance(event, DriverCall) and event.operation == "pause"]
+    assert len(asked) == 1, "a refusal is asked for once"
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        pytest.param("return super().pause(vm)", "pause is not declared, yet it was done", id="done"),
+        pytest.param("raise InvalidState(current='running')", "InvalidState", id="wrong-error"),
+        pytest.param(
+            "super().pause(vm).wait(); raise Unsupported(capability='pause')", "changed the power state", id="changed"
+        ),
+    ],
+)
+def test_undeclared_and_not_refused_fails(run: Callable[..., Run], pause_requirement: str, body: str, why: str) -> None:
+    done = run(
+        PAUSES.replace("pause.stops-and-continues", pause_requirement), conftest=UNDECLARED.replace("BODY", body)
+    )
+
+    assert set(done.verdicts().values()) == {"fail"}
+    assert all(why in event.message for event in done.finished().values())

@@ -1,0 +1,1 @@
+"""The suites themselves are tested: seeded defects must be caught."""
