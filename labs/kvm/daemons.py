@@ -115,6 +115,10 @@ def _account(folder: Path, name: str, line: str) -> None:
 def mount(cell: Cell, host: str, node: Node, *, hide_kvm: bool) -> None:
     """Give a host its private folders, over the machine's own."""
     folder = cell.host_dir(host)
+    for place in PRIVATE.values():
+        # libvirt makes its folders when it first starts as a service, which here it never does; they stay, empty, as
+        # another cell may stand on them by now
+        Path(place).mkdir(parents=True, exist_ok=True)
     # stale sockets and pid files of daemons that are gone would be believed
     shutil.rmtree(folder / "run")
     (folder / "run").mkdir()

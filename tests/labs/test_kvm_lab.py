@@ -194,6 +194,21 @@ def test_down_finds_a_lab_whose_folder_is_gone(other: Cell) -> None:
     assert traces(other) == []
 
 
+def test_it_comes_up_where_libvirt_never_ran(other: Cell) -> None:
+    """No service made libvirt's folders there: the packages alone bring none of them below /var."""
+    program = (
+        "import sys; from pathlib import Path; from labs.kvm import KvmLab;"
+        f"KvmLab.up({other.number}, Path(sys.argv[1]), print)"
+    )
+    hidden = 'for place in /var/log /var/cache; do mount -t tmpfs tmpfs "$place" || exit 1; done; exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", hidden, "sh", sys.executable, "-c", program, str(other.dir)]
+
+    done = subprocess.run(command, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert KvmLab.status(other.number, other.dir).state == "up"
+
+
 @pytest.mark.usefixtures("lab")
 def test_a_cell_is_brought_up_by_one_at_a_time(state: Path) -> None:
     handle = os.open(state, os.O_RDONLY)
