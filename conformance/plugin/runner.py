@@ -14,10 +14,10 @@ from conformance import asking
 from conformance.contract import Contract
 from conformance.errors import HarnessError, LabError
 from conformance.machine import Machines
-from conformance.observers.host import Inventory, residue
+from conformance.observers.host import Inventory
 from conformance.plugin import evidence, labels
 from conformance.plugin.plan import CELL, NEEDS, Cell
-from conformance.plugin.verdicts import Hidden, LeftBehind, Outcome, left_behind, sickness, undeleted
+from conformance.plugin.verdicts import Hidden, LeftBehind, Outcome, sickness, undeleted
 from conformance.plugin.worker import Worker
 from conformance.record import ItemFinished, ItemStarted, bounded
 
@@ -151,15 +151,11 @@ class Runner:
         self._compare(item, self._before, item.stash[OUTCOME].machines)
 
     def _compare(self, item: pytest.Item, before: Inventory, made: list[Machines]) -> None:
-        found = residue(before, self.worker.look())
-        lines = left_behind(found["appeared"], found["vanished"])
+        opened = self.worker.opened(item.stash[CELL].target)
+        lines = opened.clear(before, list(dict.fromkeys(name for machines in made for name in machines.named)))
         if not lines:
             return
         item.stash[OUTCOME].residue += lines
-        driver = self.worker.opened(item.stash[CELL].target).driver
-        for name in dict.fromkeys(name for machines in made for name in machines.named):
-            driver.reclaim(name)
-        self.worker.look()
         raise LeftBehind(f"left behind: {'; '.join(lines)}")
 
     # steady VMs

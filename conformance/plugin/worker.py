@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from conformance import paths
@@ -16,9 +17,10 @@ from conformance.lab.lab import Observers
 from conformance.lab.ledger import Ledger
 from conformance.machine import Machines, Pace
 from conformance.model import Facts
-from conformance.observers.host import Inventory
+from conformance.observers.host import Inventory, residue
 from conformance.plugin import masking
 from conformance.plugin.recorded import Tape, record
+from conformance.plugin.verdicts import left_behind
 from conformance.record import DriverCall, GuestBoot, Recorder, TargetSeen
 from conformance.waiting import now, use_clock
 
@@ -67,7 +69,7 @@ class Opened:
 
         A driver that cannot boot a guest is judged by the tests, not here.
         """
-        machines = self.machines()
+        machines, before = self.machines(), self.worker.last_look()
         try:
             machine = machines.create()
             start = now()
@@ -78,6 +80,38 @@ class Opened:
             return None
         finally:
             machines.dispose()
+            # no test watches this VM
+            with suppress(DriverError):
+                self.clear(before, machines.named)
+
+    def clear(self, before: Inventory, named: Sequence[str]) -> Sequence[str]:
+        """Compare the hosts with what they were, and reclaim what was made under `named` if anything is left.
+
+        Returns:
+            What was left behind, a line each.
+
+        Raises:
+            DriverError: Not everything could be reclaimed; its name is in the ledger, for the sweep.
+        """
+        found = residue(before, self.worker.look())
+        lines = left_behind(found["appeared"], found["vanished"])
+        if not lines:
+            return lines
+        for name in named:
+            # settled on the driver's word that it was deleted, which is now seen to be worth nothing
+            self.ledger.promise(name)
+        errors = []
+        for name in named:
+            try:
+                self.driver.reclaim(name)
+            except DriverError as error:
+                errors.append(error)
+            else:
+                self.ledger.settle(name)
+        self.worker.look()
+        if errors:
+            raise errors[0]
+        return lines
 
     def close(self) -> None:
         self.driver.close()

@@ -269,3 +269,15 @@ def test_undeclared_and_not_refused_fails(run: Callable[..., Run], pause_require
 
     assert set(done.verdicts().values()) == {"fail"}
     assert all(why in event.message for event in done.finished().values())
+
+
+def test_the_vm_that_measures_the_pace_leaves_nothing(run: Callable[..., Run]) -> None:
+    """It is no test's own, so nothing else would notice a driver that says deleted and deletes nothing."""
+    done = run(
+        '@requirement("boot.correct-image")\ndef test_it(driver, observers):\n'
+        "    assert [len(observers.host(name).domains()) for name in driver.hosts()] == [0, 0]\n",
+        conftest="SimulatedDriver.delete = lambda self, vm: Completed(None)\n",
+    )
+
+    assert done.verdicts() == {"test_it": "pass"}
+    assert not list((done.out.parent / "state" / "ledgers").rglob("*.jsonl"))
