@@ -15,6 +15,9 @@ import zlib
 from collections.abc import Callable
 
 BOOT_ID = "11111111-2222-3333-4444-555555555555"
+_LEAP_NS = 10**12
+"""How far a faulty clock goes back; a clock starts that far ahead, for a machine that is younger has no such past."""
+
 _stream_fault = "none"
 
 
@@ -71,9 +74,9 @@ def stream(connection: socket.socket) -> None:
     while not asked.endswith(b"\n"):
         asked += connection.recv(1)
     interval = int(asked) / 1000
-    sequence, backwards = 0, 0
+    sequence, ahead = 0, _LEAP_NS
     while True:
-        data = record(sequence, time.monotonic_ns() - backwards)
+        data = record(sequence, time.monotonic_ns() + ahead)
         if sequence == 20:
             if _stream_fault == "pause":
                 time.sleep(0.3)
@@ -84,7 +87,7 @@ def stream(connection: socket.socket) -> None:
             elif _stream_fault == "skip":
                 data, sequence = b"", sequence + 4
             elif _stream_fault == "backwards":
-                backwards = 10**12
+                ahead = 0
             elif _stream_fault == "reset":
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 connection.close()
