@@ -13,12 +13,13 @@ from tests.suites.defective import verdicts
 pytestmark = pytest.mark.lab
 
 SEEDED = {
-    "": ("reboot.exactly-once", "snap.point-in-time", "mig.host-reported"),
+    "": ("reboot.exactly-once", "snap.point-in-time", "mig.host-reported", "mig.never-two"),
     "noop-reboot": ("reboot.exactly-once",),
     "revert-noop": ("snap.point-in-time",),
     "stop-no-grace": ("stop.graceful-shutdown",),
     "delete-noop": ("del.gone-everywhere",),
     "stale-host-reported": ("mig.host-reported",),
+    "libvirt-source-goes-on": ("mig.never-two",),
 }
 """Defect, and requirements that it breaks; without one they are kept."""
 
