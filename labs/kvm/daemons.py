@@ -122,10 +122,13 @@ def mount(cell: Cell, host: str, node: Node, *, hide_kvm: bool) -> None:
     # stale sockets and pid files of daemons that are gone would be believed
     shutil.rmtree(folder / "run")
     (folder / "run").mkdir()
-    lines = ["mount -t tmpfs -o size=64m tmpfs /run", "mkdir -p /run/libvirt /run/lock"]
+    lines = ["mount -t tmpfs -o size=64m tmpfs /run", "mkdir -p /run/libvirt /run/lock /run/etc /run/etc-work"]
+    # an overlay, no mounts on the files: when the machine replaces its /etc/passwd, as it does when a package brings
+    # a user, the kernel takes away whatever is mounted on it in any namespace
+    lines += [f'cp "$1/{name}" /run/etc/' for name in ("hosts", "passwd", "group")]
+    lines += ["mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/etc-work overlay /etc"]
     lines += [f'mount --bind "$1/{name}" {place}' for name, place in PRIVATE.items()]
     lines += ['mount --bind "$1/run" /run/libvirt']
-    lines += [f'mount --bind "$1/{name}" /etc/{name}' for name in ("hosts", "passwd", "group")]
     if hide_kvm:
         # a regular read-only file: for a /dev/kvm that opens and does not work (and for /dev/null in its place)
         # libvirt announces KVM and probes it again at every call

@@ -209,6 +209,21 @@ def test_it_comes_up_where_libvirt_never_ran(other: Cell) -> None:
     assert KvmLab.status(other.number, other.dir).state == "up"
 
 
+def test_a_host_keeps_its_accounts_when_the_machine_replaces_its_own(other: Cell) -> None:
+    """As it does when a package brings a user: libvirtd needs one that only the host has, whenever it starts."""
+    replace = (
+        'for file in /etc/passwd /etc/group /etc/hosts; do cp -p "$file" "$file.new" && mv "$file.new" "$file"; done'
+    )
+    inventory = KvmLab.up(other.number, other.dir, print)
+    found = LibvirtObservers(inventory)
+
+    LocalShell().script(replace)
+
+    found.host("a").restart_management()
+    assert found.host("a").shell.run(["getent", "hosts", other.hostname("b")]).text
+    found.close()
+
+
 @pytest.mark.usefixtures("lab")
 def test_a_cell_is_brought_up_by_one_at_a_time(state: Path) -> None:
     handle = os.open(state, os.O_RDONLY)
