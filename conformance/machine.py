@@ -17,7 +17,7 @@ from conformance.lab.inventory import Image, LabInventory, Network, Storage
 from conformance.lab.lab import Observers
 from conformance.lab.ledger import Ledger
 from conformance.model import MIB, DiskSpec, Firmware, NicSpec, VmSpec
-from conformance.observers.guest import Boot, Guest
+from conformance.observers.guest import Boot, Channel, Guest
 from conformance.observers.host import HostDomain, HostProbe
 from conformance.observers.wire import WirePeer
 from conformance.waiting import until
@@ -86,12 +86,15 @@ class Machine:
 
     def guest_on(self, nic: NicSpec) -> Guest:
         """The guest probe over one NIC's network."""
-        return Guest(self._observers.network_channel(nic.network, nic.mac), boot_s=self.pace.boot)
+        return self._guest(self._observers.network_channel(nic.network, nic.mac))
 
     @property
     def serial(self) -> Guest:
         """The guest probe over the serial console, which needs no network."""
-        return Guest(self._observers.serial_channel(self.uuid), boot_s=self.pace.boot)
+        return self._guest(self._observers.serial_channel(self.uuid))
+
+    def _guest(self, channel: Channel) -> Guest:
+        return Guest(channel, timeout_s=self.pace.settle, boot_s=self.pace.boot)
 
     @property
     def peer(self) -> WirePeer:

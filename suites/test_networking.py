@@ -52,11 +52,11 @@ def test_net_isolation_by_default(machines: Machines) -> None:
     talker, listener = machines.boot(), machines.boot()
     peer, address = talker.peer, talker.address()
     assert peer.ping(address)  # every switch on the way has learnt both addresses
-    baseline = listener.guest.count_foreign_unicast(listener.mac)
+    baseline = listener.guest.count_foreign_unicast(listener.mac, talker.mac)
 
     assert all(peer.ping(address) for _ in range(5))
 
-    assert listener.guest.count_foreign_unicast(listener.mac) == baseline
+    assert listener.guest.count_foreign_unicast(listener.mac, talker.mac) == baseline
 
 
 @requirement("net.broadcast-multicast")

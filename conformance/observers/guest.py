@@ -359,9 +359,12 @@ class Guest:
         """Send a raw Ethernet frame, forged or not, from the NIC with this MAC."""
         self.ask("send-frame", mac, frame.hex())
 
-    def count_foreign_unicast(self, mac: str) -> int:
-        """Make the NIC promiscuous and count frames seen since the first call that were for neither it nor a group."""
-        return self._read(lambda data: int(data["count"]), "foreign-unicast", mac)
+    def count_foreign_unicast(self, mac: str, other: str) -> int:
+        """Make the NIC `mac` promiscuous and count the frames for `other` that it was shown since the first call.
+
+        Only one other's: a peer still talks for a while to a VM that is gone, and what nobody claims is for everybody.
+        """
+        return self._read(lambda data: int(data["count"]), "foreign-unicast", mac, other)
 
     def renew_lease(self, mac: str) -> None:
         """Ask for the DHCP lease again, from scratch."""

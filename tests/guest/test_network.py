@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 import zlib
+from functools import partial
 
 import pytest
 
@@ -37,12 +38,13 @@ def test_a_frame_leaves_as_it_was_given(vm: Vm, wire: socket.socket) -> None:
 
 def test_foreign_unicast_counts_only_what_is_foreign(vm: Vm, wire: socket.socket) -> None:
     guest = str(wire.getsockname()).replace("peer", "guest")
-    assert vm.guest.count_foreign_unicast(WIRE_MAC) == 0
-    foreign = bytes.fromhex("0200000000aa")
-    for destination in (THEIRS, b"\xff" * 6, bytes.fromhex("333300000001"), foreign, foreign):
+    count = partial(vm.guest.count_foreign_unicast, WIRE_MAC, "02:00:00:00:00:aa")
+    assert count() == 0
+    foreign, somebody = bytes.fromhex("0200000000aa"), bytes.fromhex("0200000000ab")
+    for destination in (THEIRS, b"\xff" * 6, bytes.fromhex("333300000001"), somebody, foreign, foreign):
         wire.sendto(destination + MINE + b"\x88\xb5" + bytes(50), guest)
-    until("two foreign frames", lambda: vm.guest.count_foreign_unicast(WIRE_MAC), lambda count: count >= 2, seconds=5)
-    assert vm.guest.count_foreign_unicast(WIRE_MAC) == 2
+    until("two foreign frames", count, lambda frames: frames >= 2, seconds=5)
+    assert count() == 2
 
 
 @pytest.mark.usefixtures("vm")

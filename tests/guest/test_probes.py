@@ -83,7 +83,8 @@ def test_kernel_problems_are_seen(vm: Vm) -> None:
     "request_line",
     ["boot now", "nonsense", "disk-hash data0 1 4096", "disk-hash data0 0 99999999999", "disk-hash nobody 0 4096",
      "ram-put key", "beat-start somewhere 1 1", "ignore-acpi 2", "send-frame 52:54:00:00:00:01 xyz", "echo nowhere 1 1",
-     "foreign-unicast nobody", "renew 00:00:00:00:00:00", "writer-start data0 0 0 1", "ram-fill 1000000 1"],
+     "foreign-unicast nobody 52:54:00:00:00:01", "renew 00:00:00:00:00:00", "writer-start data0 0 0 1",
+     "ram-fill 1000000 1"],
 )  # fmt: skip
 def test_a_wrong_request_is_refused(vm: Vm, request_line: str) -> None:
     verb, *arguments = request_line.split()

@@ -91,7 +91,7 @@ def test_no_descriptor_leaks(vm: Vm) -> None:
             "disk-hash nobody 0 4096",
             "disk-hash data0 0 999999999999",
             "echo 127.0.0.1 1 50",
-            "foreign-unicast 00:00:00:00:00:0z",
+            "foreign-unicast 00:00:00:00:00:0z 52:54:00:00:00:01",
             "nics",
             "kernel-problems",
         ):

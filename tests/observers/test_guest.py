@@ -100,7 +100,7 @@ REQUESTS: list[tuple[Ask, str, dict[str, Any], Any]] = [
     (Guest.stop_heartbeat, "beat-stop", {}, None),
     (lambda guest: guest.echo("10.0.0.3", 1472), "echo 10.0.0.3 1472 1000", {"answered": True}, True),
     (lambda guest: guest.send_frame("02:00:00:00:00:01", b"\xff\x00"), "send-frame 02:00:00:00:00:01 ff00", {}, None),
-    (lambda guest: guest.count_foreign_unicast("m"), "foreign-unicast m", {"count": 4}, 4),
+    (lambda guest: guest.count_foreign_unicast("m", "o"), "foreign-unicast m o", {"count": 4}, 4),
     (lambda guest: guest.renew_lease("m"), "renew m", {}, None),
     (lambda guest: guest.print_console("token"), "print token", {}, None),
 ]

@@ -1,4 +1,4 @@
-/* Traffic the guest makes and counts: heartbeats, echoes with don't-fragment, raw frames, foreign frames. */
+/* Traffic the guest makes and counts: heartbeats, echoes with don't-fragment, raw frames, frames for others. */
 #include "agent.h"
 #include <arpa/inet.h>
 #include <net/ethernet.h>
@@ -212,7 +212,8 @@ int verb_send_frame(int count, char **arguments, struct buf *out) {
 }
 
 static struct foreign {
-    char mac[32];
+    char mac[32], other[32];
+    uint8_t destination[ETH_ALEN];
     bool runs;
     int fd;
     uint64_t frames;
@@ -228,7 +229,7 @@ static void *count_foreign(void *place) {
         if (got < 0 && errno == EINTR)
             continue;
         pthread_mutex_lock(&lock);
-        if (got == ETH_HLEN && from.sll_pkttype == PACKET_OTHERHOST && !(head[0] & 1))
+        if (got == ETH_HLEN && from.sll_pkttype == PACKET_OTHERHOST && !memcmp(head, mine->destination, ETH_ALEN))
             mine->frames++;
         if (got < 0) { /* the NIC went down or away: the next call starts again */
             close(mine->fd);
@@ -260,17 +261,22 @@ static int watch_foreign(struct foreign *mine, struct buf *out) {
 int verb_foreign_unicast(int count, char **arguments, struct buf *out) {
     (void)count;
     struct foreign *mine = NULL;
-    int result = 0;
-    if (strlen(arguments[0]) != 17)
+    int result = 0, length = 0;
+    uint8_t other[ETH_ALEN];
+    if (strlen(arguments[0]) != 17 || strlen(arguments[1]) != 17 ||
+        sscanf(arguments[1], "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx%n", &other[0], &other[1], &other[2], &other[3], &other[4], &other[5], &length) != ETH_ALEN ||
+        length != 17)
         return fail(out, "MAC is six hexadecimal bytes with colons");
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < sizeof foreign / sizeof *foreign && !mine; i++)
-        if (!foreign[i].mac[0] || !strcasecmp(foreign[i].mac, arguments[0]))
+        if (!foreign[i].mac[0] || (!strcasecmp(foreign[i].mac, arguments[0]) && !strcasecmp(foreign[i].other, arguments[1])))
             mine = &foreign[i];
     if (!mine) {
-        result = fail(out, "too many NICs are watched");
+        result = fail(out, "too many pairs of NICs are watched");
     } else if (!mine->runs) {
         strcpy(mine->mac, arguments[0]);
+        strcpy(mine->other, arguments[1]);
+        memcpy(mine->destination, other, sizeof other);
         mine->frames = 0;
         result = watch_foreign(mine, out);
         if (result)

@@ -37,7 +37,7 @@ static const struct {
     {"beat-stop", 0, verb_beat_stop},
     {"echo", 3, verb_echo},
     {"send-frame", 2, verb_send_frame},
-    {"foreign-unicast", 1, verb_foreign_unicast},
+    {"foreign-unicast", 2, verb_foreign_unicast},
     {"renew", 1, verb_renew},
     {"print", 1, verb_print},
 };

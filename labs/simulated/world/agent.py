@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -264,12 +265,13 @@ class Agent:
         self._guest.send_frame(mac, frame)
         return {"sent": len(frame)}
 
-    def _do_foreign_unicast(self, mac: str) -> Data:
+    def _do_foreign_unicast(self, mac: str, other: str) -> Data:
         if mac not in self._process.vifs:
             raise Refused(f"no NIC {mac}")
         station = self._guest.station(mac)
-        station.promiscuous = True
-        return {"count": station.foreign}
+        if station.overheard is None:
+            station.overheard = Counter()
+        return {"count": station.overheard[other]}
 
     def _do_renew(self, mac: str) -> Data:
         if mac not in self._process.vifs:

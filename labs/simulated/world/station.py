@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -54,8 +55,7 @@ class Station:
         self.udp: dict[int, UdpHandler] = {}
         self.accept: dict[int, Callable[[Connection], None]] = {}
         self.connections: dict[tuple[str, int, int], Connection] = {}
-        self.promiscuous = False
-        self.foreign = 0
+        self.overheard: Counter[str] | None = None  # frames for others by their MAC, once somebody asked
         self._send = send
         self._now_ns = now_ns
         self._neighbours: dict[str, str] = {}
@@ -130,7 +130,8 @@ class Station:
         if head is None:
             return
         if head.destination != self.mac and not frames.is_group(head.destination):
-            self.foreign += self.promiscuous
+            if self.overheard is not None:
+                self.overheard[head.destination] += 1
             return
         if head.ethertype == frames.ARP:
             self._receive_arp(head.payload)
