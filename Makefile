@@ -14,9 +14,10 @@ conformance: setup  ## the contract on real QEMU guests between two libvirt host
 test: setup-test  ## lint, types, the harness's own tests, the contract on the simulated world, a selection on real guests
 	$(SUDO) $(VENV)/bin/tox run
 
-# the tests of the SSH shell talk to a real server, which they start on the loopback
+# the tests of the SSH shell and of leases talk to real servers, which they start on the loopback; redis-tools has
+# Redis' server without a service of the machine
 setup-test:
-	@VENV=$(VENV) tools/setup openssh-server
+	@VENV=$(VENV) tools/setup openssh-server redis-tools
 
 setup:  ## system packages and the virtual environment
 	@VENV=$(VENV) tools/setup

@@ -22,12 +22,18 @@ LABS = "hvconform.labs"
 DRIVERS = "hvconform.drivers"
 DEFECTS = "hvconform.defects"
 
+_SHOWN = 30
+"""How many names a message lists."""
+
 
 def near(name: str, known: Iterable[str]) -> str:
     """ "; did you mean ...?" or "; known: ...", for a message about an unknown name."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(names) or 'none'}"
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"; known: {', '.join(names[:_SHOWN]) or 'none'}{more}"
 
 
 @cache

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from conformance.contract import Contract
-from conformance.errors import DriverError, HarnessError, LabError
-from conformance.lab import labs, sweep
+from conformance.errors import DriverError, HarnessError, LabBusy, LabError
+from conformance.lab import labs, leases, sweep
 from conformance.lab.inventory import LabInventory
 from conformance.plugin import plan, reporting
 from conformance.plugin.options import Settings
 from conformance.plugin.plan import Cell
 from conformance.plugin.scheduling import GroupScheduling
-from conformance.plugin.worker import record_folder, target_seen
+from conformance.plugin.worker import lease_keys, record_folder, target_seen
 from conformance.record import (
     ItemFinished,
     ItemPlanned,
@@ -83,7 +83,7 @@ class Controller:
     # before
 
     def open(self) -> None:
-        """Bring the labs up and see that every target answers; raises `HarnessError` or `pytest.UsageError`."""
+        """Bring the labs up, see that they are fit and targets answer; raises `HarnessError` or `pytest.UsageError`."""
         workers = len(self._config.getoption("tx", None) or []) or 1
         self._labs.open(workers, self._say)
         self.pool = self._labs.labs
@@ -92,6 +92,7 @@ class Controller:
                 f"-n {workers} needs {workers} labs, one a worker, and --lab gives {len(self.pool)}\n"
                 f"  try: -n {len(self.pool)}"
             )
+        self._see_fit()
         lab = self.pool[0]
         for slug in self.targets(lab):
             target = lab.target(slug)
@@ -100,6 +101,27 @@ class Controller:
                 self.recorder.write(target_seen(lab, target, driver))
             finally:
                 driver.close()
+
+    def _see_fit(self) -> None:
+        """Raise `LabError` with all that makes a lab unfit, or its leasing: one message, not one a test."""
+        url = self.settings.lease_url or leases.default_url()
+        for lab, key in zip(self.pool, lease_keys(self.pool), strict=True):
+            ours = lab.name in self._labs.ours  # it just came up, and was looked at
+            if ours and url.startswith("file:"):
+                continue
+            try:
+                lease = leases.acquire([lab], [key], url=url, who=f"hvc-{self.run}-controller", wait_s=0)
+            except LabBusy:
+                continue  # another run looked, and may be breaking it on purpose right now
+            try:
+                problems = [] if ours else _problems(lab)
+            finally:
+                lease.release()
+            if problems:
+                raise LabError(
+                    f"lab {lab.name} is not fit to judge a driver:" + "".join(f"\n  {line}" for line in problems),
+                    hint="mend what is named, or correct the lab file; docs/lab-file.md says what each key is for",
+                )
 
     def abandon(self) -> None:
         """Give up a run that has not begun: labs that came up by half go down, and the record ends."""
@@ -213,6 +235,14 @@ class Controller:
             terminalreporter.write(reporting.summary(self.out))
         if self._problem:
             terminalreporter.write_line(f"hvconform: {self._problem}", red=True)
+
+
+def _problems(lab: LabInventory) -> list[str]:
+    observers = labs.lab_kind(lab.kind).observe(lab)
+    try:
+        return [problem.replace("\n  try: ", "; try: ") for problem in observers.health()]
+    finally:
+        observers.close()
 
 
 def chosen_targets(settings: Settings, lab: LabInventory) -> list[str]:

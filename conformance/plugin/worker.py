@@ -100,7 +100,7 @@ class Worker:
         self.run = run
         self.tag = f"hvc-{run}-{name}"
         self.recorder = recorder
-        self.mask = masking.of_labs(pool)
+        self.mask = masking.of_run(pool, lease_url or leases.default_url())
         self.item = ""
         self._pool = pool
         self._url = lease_url or leases.default_url()
@@ -133,8 +133,7 @@ class Worker:
             if self._observers is not None:
                 return
             try:
-                keys = [lease_key(self._pool, index) for index in range(len(self._pool))]
-                self._lease = leases.acquire(self._pool, keys, url=self._url, who=self.tag)
+                self._lease = leases.acquire(self._pool, lease_keys(self._pool), url=self._url, who=self.tag)
                 self._observers = labs.lab_kind(self._lease.lab.kind).observe(self._lease.lab)
             except LabError as error:
                 self._broken = error
@@ -200,11 +199,10 @@ class Worker:
             self._lease.release()
 
 
-def lease_key(pool: Sequence[LabInventory], index: int) -> str:
-    """What a lab of the pool is called among all that lease; cells of one nested lab have their own."""
-    name = pool[index].name
-    twins = [position for position, lab in enumerate(pool) if lab.name == name]
-    return name if len(twins) == 1 else f"{name}-{twins.index(index)}"
+def lease_keys(pool: Sequence[LabInventory]) -> list[str]:
+    """What the labs of a pool are called among all that lease; cells of one nested lab have their own."""
+    keys = [leases.key(lab) for lab in pool]
+    return [key if keys.count(key) == 1 else f"{key}-{keys[:at].count(key)}" for at, key in enumerate(keys)]
 
 
 def target_seen(lab: LabInventory, target: Target, driver: Driver, *, boot_seconds: float | None = None) -> TargetSeen:
