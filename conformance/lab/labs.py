@@ -118,6 +118,8 @@ class Pool:
         self.labs: list[LabInventory] = []
         self.ours: list[str] = []
         """The names of the labs that `open` brought up, which `close` takes down."""
+        self.described: list[LabInventory] = []
+        """Those labs that lab files describe: nobody has looked at them yet."""
 
     def open(self, count: int, say: Say) -> None:
         """Read the lab files, and bring nested labs up until there are `count` labs.
@@ -128,7 +130,8 @@ class Pool:
         nested = [name for name in self._names if name in kind_names() and lab_kind(name).nested]
         for name in self._names:
             if name not in nested:
-                self.labs.append(self._file(name))
+                self.described.append(self._file(name))
+        self.labs += self.described
         cell = 0
         while nested and len(self.labs) < max(count, len(self._names)):
             self._up(lab_kind(nested[cell % len(nested)]), cell // len(nested), say)

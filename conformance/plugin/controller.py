@@ -106,15 +106,15 @@ class Controller:
         """Raise `LabError` with all that makes a lab unfit, or its leasing: one message, not one a test."""
         url = self.settings.lease_url or leases.default_url()
         for lab, key in zip(self.pool, lease_keys(self.pool), strict=True):
-            ours = lab.name in self._labs.ours  # it just came up, and was looked at
-            if ours and url.startswith("file:"):
+            described = lab in self._labs.described
+            if not described and url.startswith("file:"):
                 continue
             try:
                 lease = leases.acquire([lab], [key], url=url, who=f"hvc-{self.run}-controller", wait_s=0)
             except LabBusy:
                 continue  # another run looked, and may be breaking it on purpose right now
             try:
-                problems = [] if ours else _problems(lab)
+                problems = _problems(lab) if described else []
             finally:
                 lease.release()
             if problems:
