@@ -6,13 +6,16 @@ WORKERS ?= $(shell cores=$$(nproc); [ $$cores -lt 4 ] && echo $$cores || echo 4)
 # nested labs make namespaces and mounts, which needs root
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
+# what tox made in here as root; hvconform gives back what it made itself
+GIVE_BACK := [ -z "$(SUDO)" ] || sudo chown -hR --from=root "$$(id -u):$$(id -g)" .
+
 .PHONY: setup setup-test conformance test clean
 
 conformance: setup  ## the contract on real QEMU guests between two libvirt hosts: lab up, run, lab down, matrix
 	$(SUDO) $(VENV)/bin/hvconform run --lab kvm -n $(WORKERS) --out $(OUT)
 
 test: setup-test  ## lint, types, the harness's own tests, the contract on the simulated world, a selection on real guests
-	$(SUDO) $(VENV)/bin/tox run
+	@$(SUDO) $(VENV)/bin/tox run; code=$$?; $(GIVE_BACK); exit $$code
 
 # the tests of the SSH shell and of leases talk to real servers, which they start on the loopback; redis-tools has
 # Redis' server without a service of the machine

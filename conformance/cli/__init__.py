@@ -12,6 +12,7 @@ from importlib import import_module
 
 import click
 
+from conformance.cli import ownership
 from conformance.cli.doctor import doctor
 from conformance.cli.lab import lab, sweep
 from conformance.cli.matrix import matrix, report
@@ -59,4 +60,6 @@ def main() -> None:
         kind = f"{type(error).__name__}: " if isinstance(error, DriverError) else ""
         click.echo(f"hvconform: {kind}{error}", err=True)
         sys.exit(LAB_BROKEN)
+    finally:
+        ownership.give_back()
     sys.exit(code if isinstance(code, int) else 0)

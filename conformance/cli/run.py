@@ -14,6 +14,7 @@ from types import FrameType
 
 import click
 
+from conformance.cli import ownership
 from conformance.cli.progress import Progress, follow
 from conformance.errors import LabError, MissingRequirement
 
@@ -75,7 +76,11 @@ def run(
     command += ["-n", workers] if workers != "1" else []
     command += ["--keep-lab"] if keep_lab else []
     command += ["--lease-url", lease_url] if lease_url else []
-    context.exit(_attend([*command, *pytest_arguments], out))
+    try:
+        code = _attend([*command, *pytest_arguments], out)
+    finally:
+        ownership.give_back(out)
+    context.exit(code)
 
 
 def _attend(command: list[str], out: Path) -> int:
