@@ -123,9 +123,12 @@ def mount(cell: Cell, host: str, node: Node, *, hide_kvm: bool) -> None:
     shutil.rmtree(folder / "run")
     (folder / "run").mkdir()
     lines = ["mount -t tmpfs -o size=64m tmpfs /run", "mkdir -p /run/libvirt /run/lock"]
+    # not a mount on each file: the kernel takes that away when the machine replaces the file, as every useradd does
+    lines += ["mkdir -p /run/etc/upper /run/etc/work"]
+    lines += ["mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work overlay /etc"]
+    lines += [f'cp "$1/{name}" /etc/{name}' for name in ("hosts", "passwd", "group")]
     lines += [f'mount --bind "$1/{name}" {place}' for name, place in PRIVATE.items()]
     lines += ['mount --bind "$1/run" /run/libvirt']
-    lines += [f'mount --bind "$1/{name}" /etc/{name}' for name in ("hosts", "passwd", "group")]
     if hide_kvm:
         # a regular read-only file: for a /dev/kvm that opens and does not work (and for /dev/null in its place)
         # libvirt announces KVM and probes it again at every call
