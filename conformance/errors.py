@@ -34,6 +34,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+LAB_BROKEN = 6
+"""Exit code: nothing failed, but the lab or the harness did."""
+
 
 class HarnessError(Exception):
     """Base of everything raised on purpose by hvconform."""

@@ -18,9 +18,7 @@ from conformance.cli.lab import lab, sweep
 from conformance.cli.matrix import matrix, report
 from conformance.cli.run import run
 from conformance.contract.cli import contract
-from conformance.errors import DriverError, HarnessError
-
-LAB_BROKEN = 6
+from conformance.errors import LAB_BROKEN, DriverError, HarnessError
 
 
 @click.group()

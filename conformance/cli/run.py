@@ -16,7 +16,8 @@ import click
 
 from conformance.cli import ownership
 from conformance.cli.progress import Progress, follow
-from conformance.errors import LabError, MissingRequirement
+from conformance.cli.room import Room
+from conformance.errors import LAB_BROKEN, LabError, MissingRequirement
 
 HERE = Path(__file__).parent
 
@@ -85,7 +86,7 @@ def run(
 
 def _attend(command: list[str], out: Path) -> int:
     """Start pytest, show how it goes, and hand on the signals that end it."""
-    with (out / "pytest.log").open("wb") as log, (out / "pytest.err").open("wb") as err:
+    with Room(out) as room, (out / "pytest.log").open("wb") as log, (out / "pytest.err").open("wb") as err:
         # a group of its own: Ctrl-C reaches it once, from us, and not a second time from the terminal
         process = subprocess.Popen(
             command,
@@ -101,14 +102,27 @@ def _attend(command: list[str], out: Path) -> int:
             os.killpg(process.pid, signal.SIGKILL if asked else signal.SIGINT)
             asked.append(True)
 
+        def stop_when_full() -> None:
+            if room.used_up():
+                click.echo(f"the disk of {out} is full: the run ends, and cleans up", err=True)
+                os.killpg(process.pid, signal.SIGINT)
+
         asked: list[bool] = []
         before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            follow(Progress(out), process)
+            follow(Progress(out), process, stop_when_full)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-    return _tell(process.returncode, out)
+    code = _tell(process.returncode, out)
+    if room.gone:
+        click.echo(
+            f"hvconform: the disk of {out} was full, and the run stopped; what had run is in its record\n"
+            f"  try: free some space, hvconform report {out}, and run the rest",
+            err=True,
+        )
+        return LAB_BROKEN
+    return code
 
 
 def _interrupted_with_parent() -> None:

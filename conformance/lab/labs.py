@@ -59,8 +59,8 @@ def driver_class(name: str) -> type[Driver]:
     return found  # type: ignore[no-any-return]
 
 
-def connect(lab: LabInventory, target: Target) -> Driver:
-    """The driver of a target, with the target's seeded defect if it has one. Raises what `Driver.connect` does."""
+def checked_class(target: Target) -> type[Driver]:
+    """The driver of a target, of which nothing has been contacted; raises `LabFileError` for an unknown option."""
     made = driver_class(target.driver)
     unknown = sorted(set(target.options) - made.option_names)
     if unknown:
@@ -68,7 +68,12 @@ def connect(lab: LabInventory, target: Target) -> Driver:
             f"target {target.slug}: driver {target.driver} has no option {', '.join(unknown)}",
             hint=f"its options: {', '.join(sorted(made.option_names)) or 'none'}",
         )
-    driver = made.connect(lab, target)
+    return made
+
+
+def connect(lab: LabInventory, target: Target) -> Driver:
+    """The driver of a target, with the target's seeded defect if it has one. Raises what `Driver.connect` does."""
+    driver = checked_class(target).connect(lab, target)
     return _defective(driver, target.defect) if target.defect else driver
 
 
@@ -101,7 +106,7 @@ def may_bring_up(kind: type[LabKind]) -> None:
     if kind.needs_root and os.geteuid() != 0:
         raise MissingRequirement(
             f"the lab {kind.kind} needs root: it makes namespaces and bridges",
-            hint=f"sudo -E {sys.argv[0]} ... (state stays in {paths.state_dir()})",
+            hint=f"sudo -E {Path(sys.executable).with_name('hvconform')} ... (state stays in {paths.state_dir()})",
         )
 
 

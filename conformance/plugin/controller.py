@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from conformance.contract import Contract
-from conformance.errors import DriverError, HarnessError, LabBusy, LabError
-from conformance.lab import labs, leases, sweep
+from conformance.errors import LAB_BROKEN, DriverError, HarnessError, LabBusy, LabError
+from conformance.lab import labs, leases, ledger, sweep
 from conformance.lab.inventory import LabInventory
+from conformance.lab.lab import Observers
 from conformance.plugin import plan, reporting
 from conformance.plugin.options import Settings
 from conformance.plugin.plan import Cell
@@ -32,9 +33,6 @@ from conformance.record import (
     Verdict,
     read,
 )
-
-LAB_BROKEN = 6
-"""Exit code: nothing failed, but the lab or the harness did."""
 
 _USERINFO = re.compile(r"//[^/@\s]+@")
 """Name and password in a URL, such as that of a lease coordinator."""
@@ -92,9 +90,13 @@ class Controller:
                 f"-n {workers} needs {workers} labs, one a worker, and --lab gives {len(self.pool)}\n"
                 f"  try: -n {len(self.pool)}"
             )
-        self._see_fit()
         lab = self.pool[0]
-        for slug in self.targets(lab):
+        ledger.see_writable()
+        slugs = self.targets(lab)
+        for slug in slugs:
+            labs.checked_class(lab.target(slug))
+        self._see_fit()
+        for slug in slugs:
             target = lab.target(slug)
             driver = labs.connect(lab, target)
             try:
@@ -197,13 +199,18 @@ class Controller:
         except HarnessError as error:
             self._problem = explained(error)
             code = code or LAB_BROKEN
-        self.recorder.write(RunFinished(exit_code=code))
-        self.recorder.close()
         try:
+            self.recorder.write(RunFinished(exit_code=code))
+            self.recorder.close()
             allure = self._config.getoption("allure_report_dir", None)
             self._written = reporting.write(self.out, Path(allure) if allure else None)
         except LabError as error:
             self._problem = str(error)
+            code = code or LAB_BROKEN
+        except OSError as error:
+            self._problem = (
+                f"the reports cannot be written: {error}\n  try: free some space, hvconform report {self.out}"
+            )
             code = code or LAB_BROKEN
         return code
 
@@ -240,9 +247,22 @@ class Controller:
 def _problems(lab: LabInventory) -> list[str]:
     observers = labs.lab_kind(lab.kind).observe(lab)
     try:
-        return [problem.replace("\n  try: ", "; try: ") for problem in observers.health()]
+        problems = list(observers.health()) or list(_images(lab, observers))
     finally:
         observers.close()
+    return [problem.replace("\n  try: ", "; try: ") for problem in problems]
+
+
+def _images(lab: LabInventory, observers: Observers) -> Iterable[str]:
+    """Images that are not what the lab file says: a driver would be blamed for each of them."""
+    for host in lab.hosts:
+        probe = observers.host(host.name)
+        for image in lab.images:
+            for path in (image.path, image.kernel, image.initrd):
+                if path is not None and not probe.exists(str(path)):
+                    yield f"host {host.name}: there is no {path}, of the image {image.name}"
+            if probe.exists(str(image.path)) and probe.file_hash(str(image.path)) != image.sha256:
+                yield f"host {host.name}: {image.path} has another sha256 than the image {image.name} in the lab file"
 
 
 def chosen_targets(settings: Settings, lab: LabInventory) -> list[str]:
