@@ -18,6 +18,7 @@ from conformance.cli import ownership
 from conformance.cli.progress import Progress, follow
 from conformance.cli.room import Room
 from conformance.errors import LAB_BROKEN, LabError, MissingRequirement
+from conformance.record import ItemFinished, TargetSeen, Verdict, read
 
 HERE = Path(__file__).parent
 
@@ -136,6 +137,12 @@ def _tell(code: int, out: Path) -> int:
     started = (out / "matrix.json").exists()
     if started:
         _summary(out)
+        for target in _unheard(out):
+            click.echo(
+                f"hvconform: no guest of {target} was up before the first test, so every test may fail for that alone\n"
+                "  try: look at a failed test's console in the report; does the agent of the lab file's image start?",
+                err=True,
+            )
         click.echo(f"reports: {out}")
     if said and (not started or code in (3, 4)):
         click.echo("hvconform: " + said.replace("ERROR: ", "").replace("Exit: ", ""), err=True)
@@ -145,6 +152,18 @@ def _tell(code: int, out: Path) -> int:
         click.echo(f"hvconform: the run was killed; see {out / 'pytest.log'}, then: hvconform sweep", err=True)
         return 3
     return code
+
+
+def _unheard(out: Path) -> list[str]:
+    """The targets with failures whose first guest, booted before any test, did not answer."""
+    heard: set[str] = set()
+    failed: dict[str, None] = {}
+    for event in read(out / "record"):
+        if isinstance(event, TargetSeen) and event.boot_seconds is not None:
+            heard.add(event.target)
+        elif isinstance(event, ItemFinished) and event.verdict is Verdict.FAIL:
+            failed[event.target] = None
+    return [target for target in failed if target not in heard]
 
 
 def _summary(out: Path) -> None:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,6 @@ class Controller:
         slugs = self.targets(lab)
         for slug in slugs:
             labs.checked_class(lab.target(slug))
-        self._see_fit()
         for slug in slugs:
             target = lab.target(slug)
             driver = labs.connect(lab, target)
@@ -103,6 +103,7 @@ class Controller:
                 self.recorder.write(target_seen(lab, target, driver))
             finally:
                 driver.close()
+        self._see_fit()
 
     def _see_fit(self) -> None:
         """Raise `LabError` with all that makes a lab unfit, or its leasing: one message, not one a test."""
@@ -255,14 +256,19 @@ def _problems(lab: LabInventory) -> list[str]:
 
 def _images(lab: LabInventory, observers: Observers) -> Iterable[str]:
     """Images that are not what the lab file says: a driver would be blamed for each of them."""
-    for host in lab.hosts:
-        probe = observers.host(host.name)
+
+    def look(host: str) -> list[str]:
+        probe, found = observers.host(host), []
         for image in lab.images:
-            for path in (image.path, image.kernel, image.initrd):
-                if path is not None and not probe.exists(str(path)):
-                    yield f"host {host.name}: there is no {path}, of the image {image.name}"
-            if probe.exists(str(image.path)) and probe.file_hash(str(image.path)) != image.sha256:
-                yield f"host {host.name}: {image.path} has another sha256 than the image {image.name} in the lab file"
+            files = [path for path in (image.path, image.kernel, image.initrd) if path is not None]
+            lost = [path for path in dict.fromkeys(files) if not probe.exists(str(path))]
+            found += [f"host {host}: there is no {path}, of the image {image.name}" for path in lost]
+            if image.path not in lost and probe.file_hash(str(image.path)) != image.sha256:
+                found.append(f"host {host}: {image.path} has another sha256 than image {image.name} in the lab file")
+        return found
+
+    with ThreadPoolExecutor(len(lab.hosts)) as pool:
+        return [problem for found in pool.map(look, [host.name for host in lab.hosts]) for problem in found]
 
 
 def chosen_targets(settings: Settings, lab: LabInventory) -> list[str]:

@@ -32,6 +32,10 @@ UNMEASURED = Pace(10.0)
 """Until a guest has been booted: patient, since every deadline is made from it."""
 
 
+UNHEARD = Pace(5.0)
+"""When that guest never answered: patient still, but every test of a bad image waits for the same silence."""
+
+
 class Opened:
     """One target of the leased lab, connected, with its pace measured."""
 
@@ -47,8 +51,7 @@ class Opened:
         self.driver = self.connect()
         self.capabilities = frozenset(self.driver.capabilities())
         seen = self.pace_seconds()
-        if seen is not None:
-            self.pace = Pace(seen)
+        self.pace = UNHEARD if seen is None else Pace(seen)
         worker.recorder.write(target_seen(worker.lab, target, self.driver, boot_seconds=seen))
 
     def connect(self) -> Driver:

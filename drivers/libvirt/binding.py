@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from typing import Any
 
@@ -21,6 +22,8 @@ def load() -> Any:
     global _module
     with _lock:
         if _module is None:
+            # its warnings would go to stderr, in the middle of ours
+            os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:stderr")
             try:
                 module = importlib.import_module("libvirt")
             except ImportError as error:

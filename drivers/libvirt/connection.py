@@ -76,7 +76,7 @@ class Hosts:
                 f"no answer from {self.shown(host)} in {CONNECT_SECONDS:.0f} s",
                 operation="connect",
                 host=host,
-                hint=self._way_out(host),
+                hint=self._way_out(host, ""),
             )
         if isinstance(result[0], lv.libvirtError):
             raise self._refusal(result[0], host) from result[0]
@@ -114,20 +114,20 @@ class Hosts:
             operation="connect",
             host=host,
             code=seen.code,
-            hint=self._way_out(host),
+            hint=self._way_out(host, seen.message),
         )
 
-    def _way_out(self, host: str) -> str:
+    def _way_out(self, host: str, said: str) -> str:
         parts = urlsplit(self.uris[host])
         transport = parts.scheme.partition("+")[2]
         if transport == "ssh":
             port = f"-p {parts.port} " if parts.port else ""
             name = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname
             return f"`ssh -o BatchMode=yes {port}{name} true` has to end well, without a question and without a word"
-        if self._user and transport in ("tls", "tcp"):
-            return f"see that {self._user} may log in there: options user and password_env of the target"
-        if transport == "tls":
-            return "see that client and server have certificates of one CA, and the name in the URI is in the server's"
+        if "ertificate" in said:
+            return "client and server need certificates of one CA, and the server's the name or address in the URI"
+        if "authentication failed" in said:
+            return f"see that {self._user or 'nobody'!r} may log in there: options user and password_env of the target"
         return "`virsh -c URI uri` with the URI of the lab file says the same; see docs/drivers/libvirt.md"
 
     def shown(self, host: str) -> str:
