@@ -7,7 +7,7 @@ WORKERS ?= $(shell cores=$$(nproc); [ $$cores -lt 4 ] && echo $$cores || echo 4)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 
 # what tox made in here as root; hvconform gives back what it made itself
-GIVE_BACK := [ -z "$(SUDO)" ] || sudo chown -hR --from=root "$$(id -u):$$(id -g)" .
+GIVE_BACK := [ -z "$(SUDO)" ] || sudo chown -fhR --from=root "$$(id -u):$$(id -g)" . "$$HOME/.cache/virtualenv" "$$HOME/.cache/scapy"
 
 .PHONY: setup setup-test conformance test clean
 
@@ -17,10 +17,10 @@ conformance: setup  ## the contract on real QEMU guests between two libvirt host
 test: setup-test  ## lint, types, the harness's own tests, the contract on the simulated world, a selection on real guests
 	@$(SUDO) $(VENV)/bin/tox run; code=$$?; $(GIVE_BACK); exit $$code
 
-# the tests of the SSH shell and of leases talk to real servers, which they start on the loopback; redis-tools has
-# Redis' server without a service of the machine
+# the tests of hosts reached by SSH and with passwords, and of leases, talk to real servers, which they start themselves;
+# redis-tools has Redis' server without a service of the machine
 setup-test:
-	@VENV=$(VENV) tools/setup openssh-server redis-tools
+	@VENV=$(VENV) tools/setup openssh-server sasl2-bin libsasl2-modules redis-tools
 
 setup:  ## system packages and the virtual environment
 	@VENV=$(VENV) tools/setup

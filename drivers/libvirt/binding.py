@@ -22,8 +22,8 @@ def load() -> Any:
     global _module
     with _lock:
         if _module is None:
-            # its warnings would go to stderr, in the middle of ours
-            os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:stderr")
+            # its log would go to stderr, in the middle of our messages; every error of it is raised as well
+            os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")
             try:
                 module = importlib.import_module("libvirt")
             except ImportError as error:

@@ -54,8 +54,14 @@ class Workstation:
             return f"qemu+ssh://root@{self.lab.host(host).address}/system"
         return f"qemu+tls://{self.cell.hostname(host)}/system?pkipath={self.cell.pki}"
 
-    def lab_file(self, name: str, uris: Mapping[str, str], **shells: Any) -> Path:
-        """Write a user's lab file; `shells` are changes of keys of every SSH shell in it."""
+    def lab_file(self, name: str, options: Mapping[str, Any], **shells: Any) -> Path:
+        """Write a user's lab file.
+
+        Args:
+            name: The lab's, and the file's.
+            options: Of its target, besides those that the nested lab has.
+            shells: Changes of keys of every SSH shell in it.
+        """
 
         def shell(address: str) -> dict[str, Any]:
             return {"kind": "ssh", "address": address, "user": "root", "key_file": self.key} | shells
@@ -67,20 +73,21 @@ class Workstation:
             host["shell"] = shell(host["address"])
         for network in data["network"]:
             network["peer"] = shell(PEER_ADDRESSES[network["name"]])
-        data["target"][0]["options"]["uris"] = dict(uris)
+        data["target"][0]["options"] |= options
         path = self.home / f"{name}.toml"
         path.write_text(toml(LabInventory.model_validate(data)), encoding="utf-8")
         return path
 
-    def hvconform(self, *arguments: str, timeout_s: float = 240.0) -> Completed:
+    def hvconform(self, *arguments: str, timeout_s: float = 240.0, **environment: str) -> Completed:
         """Run the command line there; what it keeps is in its home."""
-        return self.shell.run([*self.command(), *arguments], check=False, timeout_s=timeout_s)
-
-    def command(self) -> Sequence[str]:
-        """The command line's own, with its environment."""
         program = "from conformance.cli import main; main()"
-        environment = [f"HOME={self.home}", f"HVCONFORM_STATE={self.home / 'state'}", f"PATH={os.environ['PATH']}"]
-        return ["env", "-C", str(self.home), *environment, sys.executable, "-c", program]
+        return self.shell.run(self.python("-c", program, *arguments, **environment), check=False, timeout_s=timeout_s)
+
+    def python(self, *arguments: str, **environment: str) -> Sequence[str]:
+        """The interpreter's command line, with its environment."""
+        own = {"HOME": str(self.home), "HVCONFORM_STATE": str(self.home / "state"), "PATH": os.environ["PATH"]}
+        words = [f"{name}={value}" for name, value in (own | environment).items()]
+        return ["env", "-C", str(self.home), *words, sys.executable, *arguments]
 
 
 @contextmanager
@@ -133,7 +140,10 @@ def _home(here: Workstation) -> None:
         ":".join([*line[:5], str(here.home) if line[0] == "root" else line[5], *line[6:]]) + "\n" for line in lines
     )
     (here.home / "passwd").write_text(text)
-    here.shell.script('mount --bind "$1/hosts" /etc/hosts && mount --bind "$1/passwd" /etc/passwd', str(here.home))
+    (here.home / "upper").mkdir()
+    (here.home / "work").mkdir()
+    overlay = 'mount -t overlay -o "lowerdir=/etc,upperdir=$1/upper,workdir=$1/work" overlay /etc'
+    here.shell.script(f'{overlay} && cp "$1/hosts" "$1/passwd" /etc', str(here.home))
 
 
 def _serve(here: Workstation, living: Mapping[str, nodes.Node]) -> None:
