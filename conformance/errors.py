@@ -24,6 +24,7 @@ requirement (once the lab is seen to be healthy), a `LabError` is never blamed o
     └── LabError(hint)
         ├── LabFileError        the lab file is malformed or incomplete
         ├── MissingRequirement  a package, permission or device of this machine is missing
+        ├── LabBusy             every lab of the pool is leased by others
         ├── HostDown            a lab host cannot be reached by its observers
         ├── ProbeFailed         an observer could not look
         └── FaultNotFired       an injected fault had no effect, so the test would prove nothing
@@ -32,6 +33,9 @@ requirement (once the lab is seen to be healthy), a `LabError` is never blamed o
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+LAB_BROKEN = 6
+"""Exit code: nothing failed, but the lab or the harness did."""
 
 
 class HarnessError(Exception):
@@ -47,6 +51,7 @@ class DriverError(HarnessError):
         vm: Id (or name, before there is an id) of the VM concerned.
         host: Name of the lab host concerned.
         code: The hypervisor's own error code, unchanged.
+        hint: What the reader can do about it, where the driver knows: for what stops a run before it began.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class DriverError(HarnessError):
         vm: str | None = None,
         host: str | None = None,
         code: str | int | None = None,
+        hint: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -64,11 +70,13 @@ class DriverError(HarnessError):
         self.vm = vm
         self.host = host
         self.code = code
+        self.hint = hint
 
     def __str__(self) -> str:
         named = (("operation", self.operation), ("vm", self.vm), ("host", self.host), ("code", self.code))
         context = ", ".join(f"{key}={value}" for key, value in named if value not in ("", None))
-        return f"{self.message} [{context}]" if context else self.message
+        text = f"{self.message} [{context}]" if context else self.message
+        return f"{text}\n  try: {self.hint}" if self.hint else text
 
 
 class NotFound(DriverError):
@@ -209,6 +217,10 @@ class LabFileError(LabError):
 
 class MissingRequirement(LabError):
     """A package, a permission or a device is missing on this machine."""
+
+
+class LabBusy(LabError):
+    """Every lab of the pool is leased by others."""
 
 
 class HostDown(LabError):

@@ -189,10 +189,16 @@ class Recorder:
                 ) from error
 
     def close(self) -> None:
+        """End the file; raises `LabError` when the disk does not take its end."""
         with self._lock:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+            except OSError as error:
+                raise LabError(
+                    f"the run record {self.path} cannot be ended: {error}", hint="free some space"
+                ) from error
 
 
 def bounded(text: str, limit: int = MAX_TEXT) -> str:

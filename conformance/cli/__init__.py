@@ -12,14 +12,13 @@ from importlib import import_module
 
 import click
 
+from conformance.cli import ownership
 from conformance.cli.doctor import doctor
 from conformance.cli.lab import lab, sweep
 from conformance.cli.matrix import matrix, report
 from conformance.cli.run import run
 from conformance.contract.cli import contract
-from conformance.errors import DriverError, HarnessError
-
-LAB_BROKEN = 6
+from conformance.errors import LAB_BROKEN, DriverError, HarnessError
 
 
 @click.group()
@@ -59,4 +58,6 @@ def main() -> None:
         kind = f"{type(error).__name__}: " if isinstance(error, DriverError) else ""
         click.echo(f"hvconform: {kind}{error}", err=True)
         sys.exit(LAB_BROKEN)
+    finally:
+        ownership.give_back()
     sys.exit(code if isinstance(code, int) else 0)

@@ -6,7 +6,8 @@ import json
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,21 +105,30 @@ class Progress:
         return Group(head, ProgressBar(total=max(1, len(self.planned)), completed=len(self.finished)), table)
 
 
-def follow(progress: Progress, process: subprocess.Popen[bytes]) -> None:
-    """Show the run until its process ends: a live view on a terminal, else a line for each finished item."""
+def follow(progress: Progress, process: subprocess.Popen[bytes], look: Callable[[], None]) -> None:
+    """Show the run until its process ends: a live view on a terminal, else a line for each finished item.
+
+    Args:
+        progress: What is shown.
+        process: The run's.
+        look: Called again and again meanwhile.
+    """
     console = Console(stderr=True, highlight=False, markup=False)
     if console.is_terminal:
         with Live(progress.render(), console=console, transient=True, refresh_per_second=4) as live:
             while _alive(process):
+                look()
                 for event in progress.look():
                     if event["verdict"] not in ("pass", "not-claimed"):
                         live.console.print(line(event), style=_STYLES.get(event["verdict"], "yellow"), soft_wrap=True)
                 live.update(progress.render())
     else:
         while _alive(process):
+            look()
             _plain(progress)
     _plain(progress)
-    progress.save_durations()
+    with suppress(OSError):  # the next run's estimate is not worth an error
+        progress.save_durations()
 
 
 def _plain(progress: Progress) -> None:

@@ -14,8 +14,11 @@ from types import FrameType
 
 import click
 
+from conformance.cli import ownership
 from conformance.cli.progress import Progress, follow
-from conformance.errors import LabError, MissingRequirement
+from conformance.cli.room import Room
+from conformance.errors import LAB_BROKEN, LabError, MissingRequirement
+from conformance.record import ItemFinished, TargetSeen, Verdict, read
 
 HERE = Path(__file__).parent
 
@@ -75,12 +78,16 @@ def run(
     command += ["-n", workers] if workers != "1" else []
     command += ["--keep-lab"] if keep_lab else []
     command += ["--lease-url", lease_url] if lease_url else []
-    context.exit(_attend([*command, *pytest_arguments], out))
+    try:
+        code = _attend([*command, *pytest_arguments], out)
+    finally:
+        ownership.give_back(out)
+    context.exit(code)
 
 
 def _attend(command: list[str], out: Path) -> int:
     """Start pytest, show how it goes, and hand on the signals that end it."""
-    with (out / "pytest.log").open("wb") as log, (out / "pytest.err").open("wb") as err:
+    with Room(out) as room, (out / "pytest.log").open("wb") as log, (out / "pytest.err").open("wb") as err:
         # a group of its own: Ctrl-C reaches it once, from us, and not a second time from the terminal
         process = subprocess.Popen(
             command,
@@ -96,14 +103,27 @@ def _attend(command: list[str], out: Path) -> int:
             os.killpg(process.pid, signal.SIGKILL if asked else signal.SIGINT)
             asked.append(True)
 
+        def stop_when_full() -> None:
+            if room.used_up():
+                click.echo(f"the disk of {out} is full: the run ends, and cleans up", err=True)
+                os.killpg(process.pid, signal.SIGINT)
+
         asked: list[bool] = []
         before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            follow(Progress(out), process)
+            follow(Progress(out), process, stop_when_full)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-    return _tell(process.returncode, out)
+    code = _tell(process.returncode, out)
+    if room.gone:
+        click.echo(
+            f"hvconform: the disk of {out} was full, and the run stopped; what had run is in its record\n"
+            f"  try: free some space, hvconform report {out}, and run the rest",
+            err=True,
+        )
+        return LAB_BROKEN
+    return code
 
 
 def _interrupted_with_parent() -> None:
@@ -117,6 +137,12 @@ def _tell(code: int, out: Path) -> int:
     started = (out / "matrix.json").exists()
     if started:
         _summary(out)
+        for target in _unheard(out):
+            click.echo(
+                f"hvconform: no guest of {target} was up before the first test, so every test may fail for that alone\n"
+                "  try: look at a failed test's console in the report; does the agent of the lab file's image start?",
+                err=True,
+            )
         click.echo(f"reports: {out}")
     if said and (not started or code in (3, 4)):
         click.echo("hvconform: " + said.replace("ERROR: ", "").replace("Exit: ", ""), err=True)
@@ -126,6 +152,18 @@ def _tell(code: int, out: Path) -> int:
         click.echo(f"hvconform: the run was killed; see {out / 'pytest.log'}, then: hvconform sweep", err=True)
         return 3
     return code
+
+
+def _unheard(out: Path) -> list[str]:
+    """The targets with failures whose first guest, booted before any test, did not answer."""
+    heard: set[str] = set()
+    failed: dict[str, None] = {}
+    for event in read(out / "record"):
+        if isinstance(event, TargetSeen) and event.boot_seconds is not None:
+            heard.add(event.target)
+        elif isinstance(event, ItemFinished) and event.verdict is Verdict.FAIL:
+            failed[event.target] = None
+    return [target for target in failed if target not in heard]
 
 
 def _summary(out: Path) -> None:

@@ -201,7 +201,7 @@ def parse(text: str, where: str) -> LabInventory:
 def _problem(item: Any) -> str:
     place = ".".join(str(part) for part in item["loc"]) or "the file"
     # the offending value is left out on purpose: somebody may have pasted a password where none belongs
-    return f"  {place}: {item['msg']}"
+    return f"  {place}: {item['msg'].removeprefix('Value error, ')}"
 
 
 def load(path: Path) -> LabInventory:

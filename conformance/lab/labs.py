@@ -22,12 +22,18 @@ LABS = "hvconform.labs"
 DRIVERS = "hvconform.drivers"
 DEFECTS = "hvconform.defects"
 
+_SHOWN = 30
+"""How many names a message lists."""
+
 
 def near(name: str, known: Iterable[str]) -> str:
     """ "; did you mean ...?" or "; known: ...", for a message about an unknown name."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(names) or 'none'}"
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"; known: {', '.join(names[:_SHOWN]) or 'none'}{more}"
 
 
 @cache
@@ -53,8 +59,8 @@ def driver_class(name: str) -> type[Driver]:
     return found  # type: ignore[no-any-return]
 
 
-def connect(lab: LabInventory, target: Target) -> Driver:
-    """The driver of a target, with the target's seeded defect if it has one. Raises what `Driver.connect` does."""
+def checked_class(target: Target) -> type[Driver]:
+    """The driver of a target, of which nothing has been contacted; raises `LabFileError` for an unknown option."""
     made = driver_class(target.driver)
     unknown = sorted(set(target.options) - made.option_names)
     if unknown:
@@ -62,7 +68,12 @@ def connect(lab: LabInventory, target: Target) -> Driver:
             f"target {target.slug}: driver {target.driver} has no option {', '.join(unknown)}",
             hint=f"its options: {', '.join(sorted(made.option_names)) or 'none'}",
         )
-    driver = made.connect(lab, target)
+    return made
+
+
+def connect(lab: LabInventory, target: Target) -> Driver:
+    """The driver of a target, with the target's seeded defect if it has one. Raises what `Driver.connect` does."""
+    driver = checked_class(target).connect(lab, target)
     return _defective(driver, target.defect) if target.defect else driver
 
 
@@ -95,7 +106,7 @@ def may_bring_up(kind: type[LabKind]) -> None:
     if kind.needs_root and os.geteuid() != 0:
         raise MissingRequirement(
             f"the lab {kind.kind} needs root: it makes namespaces and bridges",
-            hint=f"sudo -E {sys.argv[0]} ... (state stays in {paths.state_dir()})",
+            hint=f"sudo -E {Path(sys.executable).with_name('hvconform')} ... (state stays in {paths.state_dir()})",
         )
 
 
@@ -112,6 +123,8 @@ class Pool:
         self.labs: list[LabInventory] = []
         self.ours: list[str] = []
         """The names of the labs that `open` brought up, which `close` takes down."""
+        self.described: list[LabInventory] = []
+        """Those labs that lab files describe: nobody has looked at them yet."""
 
     def open(self, count: int, say: Say) -> None:
         """Read the lab files, and bring nested labs up until there are `count` labs.
@@ -122,7 +135,8 @@ class Pool:
         nested = [name for name in self._names if name in kind_names() and lab_kind(name).nested]
         for name in self._names:
             if name not in nested:
-                self.labs.append(self._file(name))
+                self.described.append(self._file(name))
+        self.labs += self.described
         cell = 0
         while nested and len(self.labs) < max(count, len(self._names)):
             self._up(lab_kind(nested[cell % len(nested)]), cell // len(nested), say)

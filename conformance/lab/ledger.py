@@ -11,9 +11,11 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from conformance import paths
 from conformance.errors import LabError
 
 
@@ -34,11 +36,14 @@ class Ledger:
     """
 
     def __init__(self, path: Path, target: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._target = target
         self._open: set[str] = set()
-        self._file = path.open("a", encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise _unwritable(path, error) from None
         # held until the process ends, however it ends: a sweep leaves the ledgers of living processes alone
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
@@ -63,12 +68,32 @@ class Ledger:
             if sync:
                 os.fsync(self._file.fileno())
         except OSError as error:
-            raise LabError(f"the ledger {self.path} cannot be written: {error}", hint="free some space") from error
+            raise _unwritable(self.path, error) from error
 
     def close(self) -> None:
         if not self._open:
             self.path.unlink(missing_ok=True)
         self._file.close()
+
+
+def see_writable() -> None:
+    """Raise `LabError` where no ledger can be written: nothing could be made on any lab."""
+    path = paths.state_dir() / "ledgers" / f"try-{os.getpid()}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"?" * 4096)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, error: OSError) -> LabError:
+    return LabError(
+        f"the ledger {path} cannot be written: {error.strerror}",
+        hint=f"free some space in {paths.state_dir()}, or set HVCONFORM_STATE to another folder",
+    )
 
 
 def unsettled(path: Path) -> list[Promise]:

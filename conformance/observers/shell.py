@@ -281,9 +281,10 @@ class SshShell(Shell):
         except LabError:
             raise
         except exceptions.SSHTimeout:
-            raise HostDown(f"{self._where} cannot be reached, or refuses the key or password", hint=hint) from None
+            raise HostDown(f"{self._where} answers, and refuses the key or password", hint=hint) from None
         except Exception as error:
-            raise HostDown(f"{self._where}: {type(error).__name__}: {error}", hint=hint) from error
+            why = str(error) or type(error).__name__
+            raise HostDown(f"{self._where} cannot be reached: {why}", hint=hint) from error
         return connection
 
     def _known_key(self) -> Any:

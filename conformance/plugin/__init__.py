@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from conformance import contract as contracts
-from conformance.errors import HarnessError
+from conformance.errors import LAB_BROKEN, HarnessError
 from conformance.lab.inventory import LabInventory
 from conformance.plugin import fixtures, options, plan
-from conformance.plugin.controller import LAB_BROKEN, Controller, chosen_targets, explained
+from conformance.plugin.controller import Controller, chosen_targets, explained
 from conformance.plugin.runner import NAME, Runner
 from conformance.plugin.worker import Worker, record_folder
 from conformance.record import Recorder

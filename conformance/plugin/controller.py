@@ -8,6 +8,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ from typing import Any
 import pytest
 
 from conformance.contract import Contract
-from conformance.errors import DriverError, HarnessError, LabError
-from conformance.lab import labs, sweep
+from conformance.errors import LAB_BROKEN, DriverError, HarnessError, LabBusy, LabError
+from conformance.lab import labs, leases, ledger, sweep
 from conformance.lab.inventory import LabInventory
+from conformance.lab.lab import Observers
 from conformance.plugin import plan, reporting
 from conformance.plugin.options import Settings
 from conformance.plugin.plan import Cell
 from conformance.plugin.scheduling import GroupScheduling
-from conformance.plugin.worker import record_folder, target_seen
+from conformance.plugin.worker import lease_keys, record_folder, target_seen
 from conformance.record import (
     ItemFinished,
     ItemPlanned,
@@ -32,9 +34,6 @@ from conformance.record import (
     Verdict,
     read,
 )
-
-LAB_BROKEN = 6
-"""Exit code: nothing failed, but the lab or the harness did."""
 
 _USERINFO = re.compile(r"//[^/@\s]+@")
 """Name and password in a URL, such as that of a lease coordinator."""
@@ -83,7 +82,7 @@ class Controller:
     # before
 
     def open(self) -> None:
-        """Bring the labs up and see that every target answers; raises `HarnessError` or `pytest.UsageError`."""
+        """Bring the labs up, see that they are fit and targets answer; raises `HarnessError` or `pytest.UsageError`."""
         workers = len(self._config.getoption("tx", None) or []) or 1
         self._labs.open(workers, self._say)
         self.pool = self._labs.labs
@@ -93,13 +92,39 @@ class Controller:
                 f"  try: -n {len(self.pool)}"
             )
         lab = self.pool[0]
-        for slug in self.targets(lab):
+        ledger.see_writable()
+        slugs = self.targets(lab)
+        for slug in slugs:
+            labs.checked_class(lab.target(slug))
+        for slug in slugs:
             target = lab.target(slug)
             driver = labs.connect(lab, target)
             try:
                 self.recorder.write(target_seen(lab, target, driver))
             finally:
                 driver.close()
+        self._see_fit()
+
+    def _see_fit(self) -> None:
+        """Raise `LabError` with all that makes a lab unfit, or its leasing: one message, not one a test."""
+        url = self.settings.lease_url or leases.default_url()
+        for lab, key in zip(self.pool, lease_keys(self.pool), strict=True):
+            described = lab in self._labs.described
+            if not described and url.startswith("file:"):
+                continue
+            try:
+                lease = leases.acquire([lab], [key], url=url, who=f"hvc-{self.run}-controller", wait_s=0)
+            except LabBusy:
+                continue  # another run looked, and may be breaking it on purpose right now
+            try:
+                problems = _problems(lab) if described else []
+            finally:
+                lease.release()
+            if problems:
+                raise LabError(
+                    f"lab {lab.name} is not fit to judge a driver:" + "".join(f"\n  {line}" for line in problems),
+                    hint="mend what is named, or correct the lab file; docs/lab-file.md says what each key is for",
+                )
 
     def abandon(self) -> None:
         """Give up a run that has not begun: labs that came up by half go down, and the record ends."""
@@ -175,13 +200,18 @@ class Controller:
         except HarnessError as error:
             self._problem = explained(error)
             code = code or LAB_BROKEN
-        self.recorder.write(RunFinished(exit_code=code))
-        self.recorder.close()
         try:
+            self.recorder.write(RunFinished(exit_code=code))
+            self.recorder.close()
             allure = self._config.getoption("allure_report_dir", None)
             self._written = reporting.write(self.out, Path(allure) if allure else None)
         except LabError as error:
             self._problem = str(error)
+            code = code or LAB_BROKEN
+        except OSError as error:
+            self._problem = (
+                f"the reports cannot be written: {error}\n  try: free some space, hvconform report {self.out}"
+            )
             code = code or LAB_BROKEN
         return code
 
@@ -213,6 +243,32 @@ class Controller:
             terminalreporter.write(reporting.summary(self.out))
         if self._problem:
             terminalreporter.write_line(f"hvconform: {self._problem}", red=True)
+
+
+def _problems(lab: LabInventory) -> list[str]:
+    observers = labs.lab_kind(lab.kind).observe(lab)
+    try:
+        problems = list(observers.health()) or list(_images(lab, observers))
+    finally:
+        observers.close()
+    return [problem.replace("\n  try: ", "; try: ") for problem in problems]
+
+
+def _images(lab: LabInventory, observers: Observers) -> Iterable[str]:
+    """Images that are not what the lab file says: a driver would be blamed for each of them."""
+
+    def look(host: str) -> list[str]:
+        probe, found = observers.host(host), []
+        for image in lab.images:
+            files = [path for path in (image.path, image.kernel, image.initrd) if path is not None]
+            lost = [path for path in dict.fromkeys(files) if not probe.exists(str(path))]
+            found += [f"host {host}: there is no {path}, of the image {image.name}" for path in lost]
+            if image.path not in lost and probe.file_hash(str(image.path)) != image.sha256:
+                found.append(f"host {host}: {image.path} has another sha256 than image {image.name} in the lab file")
+        return found
+
+    with ThreadPoolExecutor(len(lab.hosts)) as pool:
+        return [problem for found in pool.map(look, [host.name for host in lab.hosts]) for problem in found]
 
 
 def chosen_targets(settings: Settings, lab: LabInventory) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from conformance.lab.inventory import LabInventory
 
@@ -27,10 +28,13 @@ class Mask:
         return text
 
 
-def of_labs(labs: Iterable[LabInventory]) -> Mask:
-    """The mask of a run: secrets of the environment, and those that the labs' target options name or hold."""
+def of_run(labs: Iterable[LabInventory], lease_url: str = "") -> Mask:
+    """The mask of a run: secrets of the environment, and those that the labs and the coordinator's URL name or hold."""
     secrets = [value for name, value in os.environ.items() if name.upper().endswith(_ENDINGS)]
+    secrets.append(urlsplit(lease_url).password or "")
     for lab in labs:
+        shells = [*(host.shell for host in lab.hosts), *(network.peer for network in lab.networks)]
+        secrets += [os.environ.get(getattr(shell, "password_env", None) or "", "") for shell in shells]
         for target in lab.targets:
             for key, value in target.options.items():
                 if key.endswith("_env"):

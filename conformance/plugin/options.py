@@ -85,7 +85,10 @@ def read(config: pytest.Config, contract: Contract) -> Settings:
         problems.append(f"--profile: no profile {settings.profile!r}{near(settings.profile, PROFILES)}")
     for glob in settings.requirements:
         if not fnmatch.filter(contract.requirements, glob):
-            problems.append(f"--requirement: no requirement is called {glob!r}{near(glob, contract.requirements)}")
+            problems.append(
+                f"--requirement: no requirement is called {glob!r}{near(glob, contract.requirements)}"
+                "\n  try: hvconform contract list"
+            )
     if problems:
         raise pytest.UsageError("\n".join(problems))
     return settings

@@ -12,7 +12,7 @@ import pytest
 
 from conformance import asking
 from conformance.contract import Contract
-from conformance.errors import HarnessError, LabError
+from conformance.errors import LAB_BROKEN, HarnessError, LabError
 from conformance.machine import Machines
 from conformance.observers.host import Inventory
 from conformance.plugin import evidence, labels
@@ -58,7 +58,7 @@ class Runner:
             return (yield)
         item.stash[OUTCOME] = outcome = Outcome(time.perf_counter())
         self.worker.begin(item.nodeid)
-        self.worker.recorder.write(ItemStarted(item=item.nodeid, worker=self.worker.name))
+        self._write(ItemStarted(item=item.nodeid, worker=self.worker.name))
         result = yield
         if not outcome.interrupted:
             self._finish(item, outcome)
@@ -200,7 +200,7 @@ class Runner:
     def _finish(self, item: pytest.Item, outcome: Outcome) -> None:
         cell: Cell = item.stash[CELL]
         mask = self.worker.mask
-        self.worker.recorder.write(
+        self._write(
             ItemFinished(
                 item=cell.item,
                 requirement=cell.requirement,
@@ -216,6 +216,13 @@ class Runner:
             )
         )
         self.worker.begin("")
+
+    def _write(self, event: ItemStarted | ItemFinished) -> None:
+        """Write to the record; without one, there is no point in any further test."""
+        try:
+            self.worker.recorder.write(event)
+        except LabError as error:
+            pytest.exit(str(error), returncode=LAB_BROKEN)
 
 
 def _failed(item: pytest.Item) -> bool:

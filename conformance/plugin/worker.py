@@ -34,6 +34,10 @@ UNMEASURED = Pace(10.0)
 """Until a guest has been booted: patient, since every deadline is made from it."""
 
 
+UNHEARD = Pace(5.0)
+"""When that guest never answered: patient still, but every test of a bad image waits for the same silence."""
+
+
 class Opened:
     """One target of the leased lab, connected, with its pace measured."""
 
@@ -49,8 +53,7 @@ class Opened:
         self.driver = self.connect()
         self.capabilities = frozenset(self.driver.capabilities())
         seen = self.pace_seconds()
-        if seen is not None:
-            self.pace = Pace(seen)
+        self.pace = UNHEARD if seen is None else Pace(seen)
         worker.recorder.write(target_seen(worker.lab, target, self.driver, boot_seconds=seen))
 
     def connect(self) -> Driver:
@@ -134,7 +137,7 @@ class Worker:
         self.run = run
         self.tag = f"hvc-{run}-{name}"
         self.recorder = recorder
-        self.mask = masking.of_labs(pool)
+        self.mask = masking.of_run(pool, lease_url or leases.default_url())
         self.item = ""
         self._pool = pool
         self._url = lease_url or leases.default_url()
@@ -167,8 +170,7 @@ class Worker:
             if self._observers is not None:
                 return
             try:
-                keys = [lease_key(self._pool, index) for index in range(len(self._pool))]
-                self._lease = leases.acquire(self._pool, keys, url=self._url, who=self.tag)
+                self._lease = leases.acquire(self._pool, lease_keys(self._pool), url=self._url, who=self.tag)
                 self._observers = labs.lab_kind(self._lease.lab.kind).observe(self._lease.lab)
             except LabError as error:
                 self._broken = error
@@ -234,11 +236,10 @@ class Worker:
             self._lease.release()
 
 
-def lease_key(pool: Sequence[LabInventory], index: int) -> str:
-    """What a lab of the pool is called among all that lease; cells of one nested lab have their own."""
-    name = pool[index].name
-    twins = [position for position, lab in enumerate(pool) if lab.name == name]
-    return name if len(twins) == 1 else f"{name}-{twins.index(index)}"
+def lease_keys(pool: Sequence[LabInventory]) -> list[str]:
+    """What the labs of a pool are called among all that lease; cells of one nested lab have their own."""
+    keys = [leases.key(lab) for lab in pool]
+    return [key if keys.count(key) == 1 else f"{key}-{keys[:at].count(key)}" for at, key in enumerate(keys)]
 
 
 def target_seen(lab: LabInventory, target: Target, driver: Driver, *, boot_seconds: float | None = None) -> TargetSeen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from typing import Any
 
@@ -21,6 +22,8 @@ def load() -> Any:
     global _module
     with _lock:
         if _module is None:
+            # its log would go to stderr, in the middle of our messages; every error of it is raised as well
+            os.environ.setdefault("LIBVIRT_LOG_OUTPUTS", "4:file:/dev/null")
             try:
                 module = importlib.import_module("libvirt")
             except ImportError as error:

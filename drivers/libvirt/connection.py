@@ -6,9 +6,9 @@ import os
 import threading
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
-from conformance.errors import AccessDenied, DriverError, HostUnreachable
+from conformance.errors import AccessDenied, DriverError, HostUnreachable, MissingRequirement
 from drivers.libvirt.binding import load, lv
 from drivers.libvirt.errors import translate
 
@@ -17,6 +17,9 @@ CONNECT_SECONDS = 20.0
 
 KEEPALIVE = (5, 3)
 """Seconds between two probes, and how many may stay unanswered. QEMU's driver answers them in its RPC thread."""
+
+REFUSALS = ("Permission denied", "Host key verification failed", "ertificate", "not trusted")
+"""Words of a refused login. libvirt gives what ssh and GnuTLS say as text, under the code of a broken connection."""
 
 
 class Hosts:
@@ -45,6 +48,7 @@ class Hosts:
         Raises:
             HostUnreachable: No answer, or none in time.
             AccessDenied: The credentials were refused.
+            MissingRequirement: The environment has no password.
         """
         with self._locks[host]:
             conn = self._open.get(host)
@@ -69,7 +73,10 @@ class Hosts:
         thread.join(CONNECT_SECONDS)
         if not result:
             raise HostUnreachable(
-                f"no answer from {self.shown(host)} in {CONNECT_SECONDS:.0f} s", operation="connect", host=host
+                f"no answer from {self.shown(host)} in {CONNECT_SECONDS:.0f} s",
+                operation="connect",
+                host=host,
+                hint=self._way_out(host, ""),
             )
         if isinstance(result[0], lv.libvirtError):
             raise self._refusal(result[0], host) from result[0]
@@ -78,6 +85,10 @@ class Hosts:
         return result[0]
 
     def _authenticate(self, host: str) -> Any:
+        if self._password_env and self._password_env not in os.environ:
+            raise MissingRequirement(
+                f"no password for {self.shown(host)}", hint=f"put it into the environment variable {self._password_env}"
+            )
         wanted = [lv.VIR_CRED_AUTHNAME, lv.VIR_CRED_USERNAME, lv.VIR_CRED_PASSPHRASE]
 
         def answer(credentials: list[list[Any]], _: object) -> int:
@@ -86,7 +97,7 @@ class Hosts:
                 credential[4] = os.environ.get(self._password_env, "") if secret else self._user
             return 0
 
-        conn = lv.openAuth(self.uris[host], [wanted, answer, None], 0)
+        conn = lv.openAuth(_asks_nothing(self.uris[host]), [wanted, answer, None], 0)
         try:
             conn.setKeepAlive(*KEEPALIVE)
         except lv.libvirtError as error:
@@ -97,14 +108,33 @@ class Hosts:
 
     def _refusal(self, error: Any, host: str) -> DriverError:
         seen = translate(error, operation="connect", host=host)
-        if isinstance(seen, AccessDenied):
-            return seen
-        return HostUnreachable(f"{self.shown(host)}: {seen.message}", operation="connect", host=host, code=seen.code)
+        refused = isinstance(seen, AccessDenied) or any(word in seen.message for word in REFUSALS)
+        return (AccessDenied if refused else HostUnreachable)(
+            f"{self.shown(host)}: {seen.message}",
+            operation="connect",
+            host=host,
+            code=seen.code,
+            hint=self._way_out(host, seen.message),
+        )
+
+    def _way_out(self, host: str, said: str) -> str:
+        parts = urlsplit(self.uris[host])
+        transport = parts.scheme.partition("+")[2]
+        if transport == "ssh":
+            port = f"-p {parts.port} " if parts.port else ""
+            name = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname
+            return f"`ssh -o BatchMode=yes {port}{name} true` has to end well, without a question and without a word"
+        if "ertificate" in said:
+            return "client and server need certificates of one CA, and the server's the name or address in the URI"
+        if "authentication failed" in said:
+            return f"see that {self._user or 'nobody'!r} may log in there: options user and password_env of the target"
+        return "`virsh -c URI uri` with the URI of the lab file says the same; see docs/drivers/libvirt.md"
 
     def shown(self, host: str) -> str:
         """The URI of a host for messages: without the query, which may name key files, and without any password."""
         parts = urlsplit(self.uris[host])
-        return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+        port = f":{parts.port}" if parts.port else ""
+        return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
     def close(self) -> None:
         for conn in self._open.values():
@@ -114,6 +144,14 @@ class Hosts:
                 if translate(error).code is None:
                     raise
         self._open.clear()
+
+
+def _asks_nothing(uri: str) -> str:
+    """A URI by which ssh never asks on a terminal: it would wait there for an answer, unseen behind the live view."""
+    parts = urlsplit(uri)
+    if not parts.scheme.endswith("+ssh") or "no_tty" in dict(parse_qsl(parts.query)):
+        return uri
+    return f"{uri}{'&' if parts.query else '?'}no_tty=1"
 
 
 def _alive(conn: Any) -> bool:

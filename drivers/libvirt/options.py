@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from conformance.errors import LabFileError
 from conformance.lab.inventory import Target
@@ -12,6 +13,19 @@ from conformance.lab.inventory import Target
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _uri(text: str) -> str:
+    parts = urlsplit(text)
+    if not parts.scheme or (not text.startswith(f"{parts.scheme}:///") and not parts.hostname):
+        raise ValueError("no libvirt URI, such as qemu+ssh://root@host/system")
+    _ = parts.port  # raises where it is no number
+    if parts.password is not None:
+        raise ValueError("a password has no place in a URI: use an SSH key, a certificate, or user and password_env")
+    return text
+
+
+Uri = Annotated[str, AfterValidator(_uri)]
 
 
 class MigrateSettings(_Strict):
@@ -22,7 +36,7 @@ class MigrateSettings(_Strict):
     """
 
     mode: Literal["direct", "p2p"] = "direct"
-    uris: dict[str, str] = Field(default={}, description="for p2p: each host's URI as the other hosts see it")
+    uris: dict[str, Uri] = Field(default={}, description="for p2p: each host's URI as the other hosts see it")
     tls: bool = Field(default=False, description="encrypt; needs certificates in the hosts' /etc/pki/qemu")
     auto_converge: bool = Field(default=True, description="slow down a guest that writes faster than can be sent")
     stall_seconds: float = Field(default=15.0, gt=0, description="give up when nothing was sent for so long")
@@ -31,7 +45,7 @@ class MigrateSettings(_Strict):
 class Options(_Strict):
     """`[target.options]`."""
 
-    uris: dict[str, str] = Field(description="libvirt URI by host name, such as qemu+ssh://root@host/system")
+    uris: dict[str, Uri] = Field(description="libvirt URI by host name, such as qemu+ssh://root@host/system")
     user: str = ""
     password_env: str = Field(default="", description="environment variable with the password, for SASL")
     direct_kernel: bool = Field(default=False, description="boot an image's kernel and initrd without its boot loader")
@@ -48,7 +62,10 @@ def parse(target: Target) -> Options:
     except ValidationError as error:
         raise LabFileError(
             f"options of target {target.slug}:\n"
-            + "\n".join(f"  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()),
+            + "\n".join(
+                f"  {'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
+                for item in error.errors()
+            ),
             hint="see docs/drivers/libvirt.md",
         ) from None
     missing = [name for name in target.hosts if name not in options.uris]

@@ -122,11 +122,11 @@ def mount(cell: Cell, host: str, node: Node, *, hide_kvm: bool) -> None:
     # stale sockets and pid files of daemons that are gone would be believed
     shutil.rmtree(folder / "run")
     (folder / "run").mkdir()
-    lines = ["mount -t tmpfs -o size=64m tmpfs /run", "mkdir -p /run/libvirt /run/lock /run/etc /run/etc-work"]
-    # an overlay, no mounts on the files: when the machine replaces its /etc/passwd, as it does when a package brings
-    # a user, the kernel takes away whatever is mounted on it in any namespace
-    lines += [f'cp "$1/{name}" /run/etc/' for name in ("hosts", "passwd", "group")]
-    lines += ["mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/etc-work overlay /etc"]
+    lines = ["mount -t tmpfs -o size=64m tmpfs /run", "mkdir -p /run/libvirt /run/lock"]
+    # not a mount on each file: the kernel takes that away when the machine replaces the file, as every useradd does
+    lines += ["mkdir -p /run/etc/upper /run/etc/work"]
+    lines += ["mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work overlay /etc"]
+    lines += [f'cp "$1/{name}" /etc/{name}' for name in ("hosts", "passwd", "group")]
     lines += [f'mount --bind "$1/{name}" {place}' for name, place in PRIVATE.items()]
     lines += ['mount --bind "$1/run" /run/libvirt']
     if hide_kvm:

@@ -19,7 +19,7 @@ MIGRATION_PORTS = "49152-49215"
 _BOUND_GIB = 64
 _UNIT = re.compile(r"[A-Za-z0-9@_.-]+")
 _DAEMONS = ("libvirtd", "virtqemud")
-_SECONDS = 30.0
+_SECONDS = 60.0
 
 _PIDS = """
 for p in /proc/[0-9]*; do

@@ -69,12 +69,39 @@ def test_exit_code_of_a_run(suite: Path, tmp_path: Path, body: str, code: int) -
     assert done.returncode == code
 
 
+SILENT = """
+from conformance.errors import GuestSilent
+from labs.simulated import observers
+
+class Silent:
+    def ask(self, line, timeout_s):
+        raise GuestSilent("nobody answers")
+    def close(self):
+        pass
+
+observers.SimulatedObservers.network_channel = lambda *_: Silent()
+"""
+
+
+def test_guest_that_never_answers_is_said_once(suite: Path, tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(SILENT)
+
+    done = hvconform("run", "--lab", "simulated", "--target=simulated", "--suites", suite, "--out", tmp_path / "out")
+
+    assert done.returncode == 1
+    assert done.stderr.count("no guest of simulated was up before the first test") == 1
+    assert "try: look at a failed test's console" in done.stderr
+    assert not list((tmp_path / "state" / "ledgers").rglob("*.jsonl")), "something was left on the hosts"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["run", "--lab", "simulatd"], 6, "no lab 'simulatd'; did you mean simulated?"),
         (["run", "--lab", "nowhere.toml"], 6, "no lab file nowhere.toml"),
         (["run", "--lab", "simulated", "--area", "bot"], 4, "no area 'bot'"),
+        (["run", "--lab", "simulated", "--requirement", "bot.*"], 4, "and 303 more"),
+        (["run", "--lab", "simulated", "--lease-url", "redis://127.0.0.1:1"], 6, "redis://127.0.0.1:1 cannot be used"),
         (["run", "--lab", "simulated", "-n", "many"], 4, "neither a number nor auto"),
         (["run", "--lab", "simulated", "--out", "/proc/nowhere"], 6, "cannot be written"),
         (["lab", "up", "simulatd"], 6, "unknown kind of lab 'simulatd'; did you mean simulated?"),

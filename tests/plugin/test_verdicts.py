@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from conformance.record import Attachment, DriverCall, ItemPlanned, ItemStarted, RunFinished, RunStarted, TargetSeen
+from labs.kvm.describe import toml
+from labs.simulated.lab import inventory
 from tests.plugin.conftest import Run
 
 pytest_plugins = ["pytester"]
@@ -117,6 +119,20 @@ SimulatedObservers.health = lambda self: ["the switch is gone"]
     assert finished.verdict == "lab-error"
     assert "the switch is gone" in finished.message
     assert "nobody answers" in finished.message
+
+
+def test_lab_file_of_a_sick_lab_is_one_message(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a nested lab is asked when it comes up, a lab of somebody's own is asked before the first test."""
+    monkeypatch.setenv("HVCONFORM_STATE", str(pytester.path / "state"))
+    text = toml(inventory("mine").model_copy(update={"kind": "libvirt"}))
+    pytester.path.joinpath("mylab.toml").write_text(text)
+    pytester.makepyfile('import pytest\n@pytest.mark.requirement("boot.correct-image")\ndef test_it(): pass\n')
+
+    done = pytester.runpytest_subprocess("--lab=mylab.toml", "--out=out", "-p", "no:cacheprovider", timeout=120)
+
+    assert done.ret == 6
+    done.stderr.fnmatch_lines(["*lab mine is not fit to judge a driver:", "  host a: *", "  try: *"])
+    assert "Traceback" not in done.stderr.str()
 
 
 LEAKS = """
