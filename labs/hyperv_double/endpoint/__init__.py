@@ -1,0 +1,1 @@
+"""A WinRM endpoint for tests: SOAP, authentication, shells and runspace pools in front of an `Engine`."""
