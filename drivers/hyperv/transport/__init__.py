@@ -1,5 +1,49 @@
 """Ways to a Hyper-V host: WinRM shells by pywinrm (the default) and runspace pools by pypsrp, behind one interface."""
 
-from drivers.hyperv.transport.base import Command, JsonValue, RemoteError, Result, Script, Step, Transport
+from __future__ import annotations
 
-__all__ = ["Command", "JsonValue", "RemoteError", "Result", "Script", "Step", "Transport"]
+from conformance.errors import MissingRequirement
+from drivers.hyperv.transport.base import Command, JsonValue, RemoteError, Result, Script, Step, Transport
+from drivers.hyperv.transport.settings import Secret, WinrmSettings
+
+__all__ = [
+    "Command",
+    "JsonValue",
+    "RemoteError",
+    "Result",
+    "Script",
+    "Secret",
+    "Step",
+    "Transport",
+    "WinrmSettings",
+    "open_transport",
+]
+
+
+def open_transport(host: str, settings: WinrmSettings, secret: Secret) -> Transport:
+    """The transport to a host; nobody is contacted before its first call.
+
+    Args:
+        host: The host's lab name, which has an endpoint in `settings`.
+        secret: What `settings.password` read.
+
+    Raises:
+        MissingRequirement: The client libraries are not installed.
+    """
+    try:
+        from drivers.hyperv.transport.psrp import PsrpChannel
+        from drivers.hyperv.transport.sessions import Channel, Sessions
+        from drivers.hyperv.transport.winrs import WinrsChannel
+    except ImportError as error:
+        raise MissingRequirement(
+            f"the Hyper-V driver needs pywinrm and pypsrp ({error})", hint="pip install 'hvconform[hyperv]'"
+        ) from None
+    url = settings.endpoints[host]
+
+    def make() -> Channel:
+        return (
+            PsrpChannel(url, settings, secret) if settings.transport == "psrp" else WinrsChannel(url, settings, secret)
+        )
+
+    delegates = settings.auth == "credssp" or (settings.auth == "kerberos" and settings.kerberos_delegation)
+    return Sessions(host, make, secret=secret, limit=settings.shells, delegates=delegates)

@@ -84,7 +84,7 @@ class RemoteError(Exception):
 
 
 class Transport(Protocol):
-    """A way to one host. May be used from any thread: each thread gets a session of its own."""
+    """A way to one host. May be used from many threads at once: a call has a session to itself while it runs."""
 
     @property
     def host(self) -> str:

@@ -1,0 +1,232 @@
+"""The default transport: a WinRS shell kept open by pywinrm's Protocol, with `dispatch.ps1` answering in it.
+
+The shell runs one PowerShell process, whose standard input gets a request a line and whose standard output gives an
+answer a line, so that no call pays for a process start or for loading the Hyper-V module.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import requests
+import winrm.exceptions
+import winrm.protocol
+import winrm.transport
+
+from conformance.errors import HypervisorFailure
+from drivers.hyperv import scripts
+from drivers.hyperv.transport import clixml, failures, messages
+from drivers.hyperv.transport.failures import NotDelivered, ShellLost
+from drivers.hyperv.transport.messages import Answer, Bound
+from drivers.hyperv.transport.sessions import CLEANUP_SECONDS
+from drivers.hyperv.transport.settings import Secret, WinrmSettings
+from drivers.hyperv.transport.wire import Guarded, check_xml, guard
+
+COMMAND = "powershell.exe"
+ARGUMENTS = ("-NoLogo", "-NoProfile", "-NonInteractive", "-InputFormat", "None", "-OutputFormat", "Text")
+COMMAND_LINE = 8191
+"""What cmd.exe takes; it cuts a longer line off, and the cut script may end with exit code 0."""
+
+SEND_BYTES = 64 << 10
+"""Of input a message: with base64 and encryption well below the smallest envelope that a host takes (150 KiB)."""
+
+OUTPUT_BYTES = 64 << 20
+"""Of output a pipeline; a list of a thousand VMs with all properties is a tenth of it."""
+
+POLL_SECONDS = 20
+"""The longest that the host is asked to hold an answer back."""
+
+STALE_SECONDS = 60.0
+"""A connection that was idle for longer is made anew before it is used: http.sys drops them after two minutes."""
+
+UTF8 = 65001
+
+
+class _Wire(winrm.transport.Transport):  # type: ignore[misc]
+    """pywinrm's HTTP under our rules: see `wire`."""
+
+    adapter: Guarded | None = None
+
+    def build_session(self) -> requests.Session:
+        session: requests.Session = super().build_session()
+        if self.adapter is None:
+            self.adapter = guard(session)
+        return session
+
+    def setup_encryption(self, session: requests.Session) -> None:
+        # called while the session is built: the login has to go over the guarded connection, too
+        self.adapter = guard(session)
+        super().setup_encryption(session)
+        self.adapter.seal()
+
+    def close_session(self) -> None:
+        super().close_session()
+        self.adapter = None
+        self.encryption = None
+
+    def send_message(self, message: str | bytes) -> bytes:
+        try:
+            data: bytes = super().send_message(message)
+        except winrm.exceptions.WinRMTransportError as error:
+            # pywinrm looks for a SOAP fault in it
+            if error.response_text:
+                check_xml(error.response_text)
+            raise
+        check_xml(data)
+        return data
+
+
+def _protocol(url: str, settings: WinrmSettings, secret: Secret) -> winrm.protocol.Protocol:
+    """pywinrm's protocol client with our transport below it; contacts nobody."""
+    basic = settings.auth == "basic"
+    common: dict[str, Any] = {
+        "username": settings.user or None,
+        "password": secret.reveal(),
+        "ca_trust_path": settings.ca_file or None,
+        "cert_pem": settings.client_cert or None,
+        "cert_key_pem": settings.client_key or None,
+        "server_cert_validation": "validate" if settings.verify else "ignore",
+        "kerberos_delegation": settings.kerberos_delegation,
+        "read_timeout_sec": POLL_SECONDS + 10,
+        "message_encryption": "never" if basic or settings.auth == "certificate" else "auto",
+        "proxy": None,
+    }
+    protocol = winrm.protocol.Protocol(url, transport=settings.auth, operation_timeout_sec=POLL_SECONDS, **common)
+    protocol.transport = _Wire(url, auth_method=settings.auth, service="HTTP", **common)
+    return protocol
+
+
+class WinrsChannel:
+    """One shell with one `dispatch.ps1` in it.
+
+    Args:
+        url: The WinRM endpoint.
+        settings: How to log in.
+        secret: The password.
+    """
+
+    def __init__(self, url: str, settings: WinrmSettings, secret: Secret) -> None:
+        self._new = lambda: _protocol(url, settings, secret)
+        self._idle = f"PT{settings.idle_minutes}M"
+        self._protocol = self._new()
+        self._ids = itertools.count(1)
+        self._shell = ""
+        self._command = ""
+        self._defined: set[str] = set()
+        self._output = b""
+        self._used = time.monotonic()
+
+    def run(self, pipeline: Sequence[Bound], until: float) -> Answer:
+        try:
+            id = self._request(pipeline, until)
+        except NotDelivered:
+            # nothing of it can have run: once more, in a new shell if the old one is gone
+            id = self._request(pipeline, until)
+        answer = messages.answer(self._line(until), id)
+        self._used = time.monotonic()
+        return answer
+
+    def _request(self, pipeline: Sequence[Bound], until: float) -> int:
+        """Send a request, and what it needs first. Raises `NotDelivered` if it cannot have been read."""
+        if time.monotonic() - self._used > STALE_SECONDS:
+            self._protocol.transport.close_session()
+        self._time_limits(until)
+        fresh = not self._shell
+        if fresh:
+            self._open()
+        id = next(self._ids)
+        missing = [step.name for step in pipeline if step.script and step.name not in self._defined]
+        lines = [*(messages.definition(name) for name in dict.fromkeys(missing)), messages.request(id, pipeline)]
+        try:
+            for chunk in _chunks(b"".join(lines)):
+                self._protocol.send_command_input(self._shell, self._command, chunk)
+        except Exception as error:
+            self._undelivered(error, fresh)
+            raise
+        self._defined.update(missing)
+        return id
+
+    def _undelivered(self, error: Exception, fresh: bool) -> None:
+        """Raise `NotDelivered` where `error` says that a kept shell or its connection is gone."""
+        if isinstance(error.__cause__, failures.ConnectionGone) or isinstance(error, failures.ConnectionGone):
+            self._protocol.transport.close_session()
+            raise NotDelivered("the connection was lost while it was not used") from None
+        if not fresh and failures.fault_code(error) == failures.SHELL_NOT_FOUND:
+            self._forget()
+            raise NotDelivered("the shell was gone") from None
+
+    def _open(self) -> None:
+        line = [*ARGUMENTS, "-EncodedCommand", scripts.encoded(messages.DISPATCH)]
+        length = len(" ".join([COMMAND, *line]))
+        if length > COMMAND_LINE:
+            raise HypervisorFailure(f"dispatch.ps1 has grown too long for a command line: {length} characters")
+        self._forget()
+        self._shell = self._protocol.open_shell(codepage=UTF8, noprofile=True, idle_timeout=self._idle)
+        # standard input is a pipe, not a console, or PowerShell would not see lines end
+        self._command = self._protocol.run_command(self._shell, COMMAND, line, console_mode_stdin=False)
+        if not self._shell or not self._command:
+            raise HypervisorFailure("the endpoint made a shell without saying its id")
+
+    def _line(self, until: float) -> bytes:
+        """The next line of the process's output."""
+        complaints = b""
+        while b"\n" not in self._output:
+            self._time_limits(until)
+            try:
+                out, err, code, done = self._protocol.get_command_output_raw(self._shell, self._command)
+            except winrm.exceptions.WinRMOperationTimeoutError:
+                if time.monotonic() >= until:
+                    raise failures.HostUnreachable("no output yet") from None
+                continue
+            self._output += out
+            complaints += err
+            if len(self._output) + len(complaints) > OUTPUT_BYTES:
+                raise HypervisorFailure(f"the pipeline wrote more than {OUTPUT_BYTES >> 20} MiB")
+            if done and b"\n" not in self._output:
+                shown = clixml.messages(complaints) or self._output[:200].decode("ascii", "backslashreplace")
+                raise ShellLost(
+                    f"PowerShell ended with exit code {code} without an answer: {shown[:500] or 'no output'}"
+                )
+            if time.monotonic() >= until:
+                raise failures.HostUnreachable("output, but no whole answer yet")
+        line, _, self._output = self._output.partition(b"\n")
+        if self._output:
+            raise HypervisorFailure("more than one answer to one request")
+        return line.rstrip(b"\r")
+
+    def _time_limits(self, until: float) -> None:
+        """Let no single exchange take much longer than what is left; the caller's own deadline is the exact one."""
+        left = max(1, min(POLL_SECONDS, round(until - time.monotonic())))
+        self._protocol.operation_timeout_sec = left
+        self._protocol.transport.read_timeout_sec = left + 10
+
+    def _forget(self) -> None:
+        self._shell = self._command = ""
+        self._defined.clear()
+        self._output = b""
+
+    def abort(self) -> None:
+        adapter = self._protocol.transport.adapter
+        if adapter is not None:
+            adapter.abort()
+
+    def discard(self) -> None:
+        shell = self._shell
+        self._forget()
+        if not shell:
+            return
+        protocol = self._new()
+        protocol.operation_timeout_sec = int(CLEANUP_SECONDS) // 2
+        protocol.transport.read_timeout_sec = CLEANUP_SECONDS / 2 + 1
+        # deleting a shell ends its commands
+        with suppress(winrm.exceptions.WinRMOperationTimeoutError):
+            protocol.close_shell(shell)
+
+
+def _chunks(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), SEND_BYTES):
+        yield data[start : start + SEND_BYTES]
