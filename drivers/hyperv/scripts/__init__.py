@@ -1,4 +1,4 @@
-"""The PowerShell scripts of the driver: constant files, sent to the hosts as they are but for comments and indentation."""
+"""The PowerShell scripts of the driver: constant files, sent to the hosts without their comments and indentation."""
 
 from __future__ import annotations
 

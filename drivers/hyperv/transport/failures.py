@@ -77,7 +77,7 @@ def fault_code(error: BaseException) -> int | None:
 
 def translate(error: Exception, *, host: str, secret: Secret) -> DriverError | LabError:
     """Any exception of pywinrm, pypsrp, requests or spnego as one of ours, without any secret in it."""
-    made = _made(error, host, secret)
+    made = _made(error, host)
     if isinstance(made, DriverError):
         made.host = made.host or host
         made.message = secret.scrub(made.message)
@@ -85,7 +85,7 @@ def translate(error: Exception, *, host: str, secret: Secret) -> DriverError | L
     return made
 
 
-def _made(error: Exception, host: str, secret: Secret) -> DriverError | LabError:
+def _made(error: Exception, host: str) -> DriverError | LabError:
     if isinstance(error, DriverError | LabError):
         return error
     code = fault_code(error)

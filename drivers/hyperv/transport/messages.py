@@ -1,4 +1,4 @@
-"""The messages between transport and host: pipelines made ready to be bound, and the checked answers of `dispatch.ps1`."""
+"""The messages between transport and host: pipelines ready to be bound, and the checked answers of `dispatch.ps1`."""
 
 from __future__ import annotations
 

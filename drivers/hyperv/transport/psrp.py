@@ -1,11 +1,12 @@
 """The faster transport: a runspace pool kept open by pypsrp, in which cmdlets and parameters are bound natively.
 
-A pool is a warm PowerShell in the WinRM service: a call is two exchanges, and no process of ours waits on the host. What
-comes out goes through the same `shape.ps1` as in the other transport, so that both return the same values.
+A pool is a warm PowerShell in the WinRM service: a call is two exchanges, and no process of ours waits on the host.
+What comes out goes through the same `shape.ps1` as in the other transport, so that both return the same values.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 import types
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ import pypsrp.serializer
 import pypsrp.wsman
 import requests
 
-from conformance.errors import HypervisorFailure
+from conformance.errors import HostUnreachable, HypervisorFailure
 from drivers.hyperv import scripts
 from drivers.hyperv.transport import failures
 from drivers.hyperv.transport.base import JsonValue, RemoteError, Result
@@ -28,7 +29,7 @@ from drivers.hyperv.transport.messages import Answer, Bound, shaped
 from drivers.hyperv.transport.sessions import CLEANUP_SECONDS
 from drivers.hyperv.transport.settings import Secret, WinrmSettings
 from drivers.hyperv.transport.winrs import POLL_SECONDS, STALE_SECONDS
-from drivers.hyperv.transport.wire import Guarded, check_xml, guard
+from drivers.hyperv.transport.wire import ConnectionGone, Guarded, check_xml, guard
 
 PREFERENCES: Mapping[str, str] = {
     # progress is not shown to anybody, and a question would wait for an answer for ever
@@ -73,7 +74,7 @@ CATEGORIES = (
 """``System.Management.Automation.ErrorCategory`` by number."""
 
 
-class _Serializer(pypsrp.serializer.Serializer):  # type: ignore[misc]
+class _Serializer(pypsrp.serializer.Serializer):
     """pypsrp's, which refuses document types: CLIXML has neither those nor comments, and writes every < as &lt;."""
 
     def deserialize(self, element: Any, metadata: Any = None, clear: bool = True) -> Any:
@@ -82,19 +83,19 @@ class _Serializer(pypsrp.serializer.Serializer):  # type: ignore[misc]
         return super().deserialize(element, metadata, clear)
 
 
-def _connection(url: str, settings: WinrmSettings, secret: Secret) -> pypsrp.wsman.WSMan:
+def _connection(url: str, settings: WinrmSettings, secret: Secret) -> Any:
     """pypsrp's client of the WinRM service, under the rules of `wire`; contacts nobody."""
     parts = urlsplit(url)
     connection = pypsrp.wsman.WSMan(
-        parts.hostname,
+        parts.hostname or "",
         port=parts.port or (5986 if parts.scheme == "https" else 5985),
         path=parts.path.strip("/") or "wsman",
         ssl=parts.scheme == "https",
         auth=settings.auth,
         username=settings.user or None,
         password=secret.reveal() or None,
-        cert_validation=(settings.ca_file or True) if settings.verify else False,
-        connection_timeout=settings.connect_seconds,
+        cert_validation=settings.verify,
+        connection_timeout=round(settings.connect_seconds),
         read_timeout=POLL_SECONDS + 10,
         operation_timeout=POLL_SECONDS,
         no_proxy=True,
@@ -103,7 +104,9 @@ def _connection(url: str, settings: WinrmSettings, secret: Secret) -> pypsrp.wsm
         certificate_key_pem=settings.client_key or None,
         negotiate_delegate=settings.kerberos_delegation,
     )
-    transport = connection.transport
+    transport: Any = connection.transport
+    if settings.verify and settings.ca_file:
+        transport.cert_validation = settings.ca_file  # a path, which its annotation does not know
     transport.adapter = None
     build, send = transport._build_session, transport._send_request
 
@@ -140,7 +143,7 @@ class PsrpChannel:
     """
 
     def __init__(self, url: str, settings: WinrmSettings, secret: Secret) -> None:
-        self._new = lambda: _connection(url, settings, secret)
+        self._new = functools.partial(_connection, url, settings, secret)
         self._idle_seconds = settings.idle_minutes * 60
         self._connection = self._new()
         self._pool: Any = None
@@ -179,7 +182,7 @@ class PsrpChannel:
             shell.add_parameters({name: _tagged(value) for name, value in step.parameters.items()})
         try:
             shell.begin_invoke()
-        except failures.ConnectionGone:
+        except ConnectionGone:
             self._drop_connection()
             raise NotDelivered("the connection was lost while it was not used") from None
         except pypsrp.exceptions.WSManFaultError as error:
@@ -207,7 +210,7 @@ class PsrpChannel:
         while shell.state == running:
             shell.poll_invoke(timeout=self._time_limits(until))
             if shell.state == running and time.monotonic() >= until:
-                raise failures.HostUnreachable("no end yet")
+                raise HostUnreachable("no end yet")
         if self._pool.state != pypsrp.complex_objects.RunspacePoolState.OPENED:
             raise ShellLost("the runspace pool broke")
         # otherwise each would be kept, with its output, as long as the pool lives
@@ -236,7 +239,7 @@ class PsrpChannel:
             return
         connection = self._new()
         connection.operation_timeout = int(CLEANUP_SECONDS) // 2
-        connection.transport.read_timeout = CLEANUP_SECONDS / 2 + 1
+        connection.transport.read_timeout = int(CLEANUP_SECONDS) // 2 + 1
         selectors = pypsrp.wsman.SelectorSet()
         # a pool's id is chosen here, so one whose creation was never confirmed can be deleted, too
         selectors.add_option("ShellId", pool.id)

@@ -1,8 +1,8 @@
 """Sessions on one host: each with a thread of its own, handed out to one call at a time, given up at a deadline.
 
 Neither pywinrm nor pypsrp may be used by two threads at once, and neither has a time limit that holds: a read timeout
-starts anew with every byte. So a session's library calls run in its own thread. The caller waits as long as its deadline
-allows, then breaks the session's connection and has its shell deleted over another one.
+starts anew with every byte. So a session's library calls run in its own thread. The caller waits as long as its
+deadline allows, then breaks the session's connection and has its shell deleted over another one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from typing import Protocol, TypeVar
 
-from conformance.errors import DriverError, LabError
+from conformance.errors import DriverError, HostUnreachable, LabError
 from drivers.hyperv import errors
 from drivers.hyperv.transport import failures
 from drivers.hyperv.transport.base import Result, Step
@@ -135,7 +135,7 @@ class Sessions:
             healthy = True
         except Late:
             raise failures.too_late(what, deadline_s, "no answer", self._host) from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what the libraries raise over nonsense has no common class
             made = self._translated(error)
             if time.monotonic() >= until and not isinstance(made, LabError):
                 made = failures.too_late(what, deadline_s, str(made), self._host)
@@ -155,17 +155,12 @@ class Sessions:
     def _take(self, until: float, what: str, deadline_s: float) -> _Session:
         """A session for one call; the one used last, whose connection is the likeliest to be alive."""
         with self._state:
-            while True:
-                if self._closed:
-                    raise failures.HostUnreachable("the transport is closed", host=self._host)
-                if self._idle:
-                    session = self._idle.pop()
-                    break
-                if len(self._busy) < self._limit:
-                    session = _Session(self._make(), self._host)
-                    break
+            while not self._idle and len(self._busy) >= self._limit and not self._closed:
                 if not self._state.wait(max(0.0, until - time.monotonic())):
                     raise failures.too_late(what, deadline_s, f"all {self._limit} sessions are busy", self._host)
+            if self._closed:
+                raise HostUnreachable("the transport is closed", host=self._host)
+            session = self._idle.pop() if self._idle else _Session(self._make(), self._host)
             self._busy.add(session)
             return session
 

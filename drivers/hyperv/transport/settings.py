@@ -32,7 +32,7 @@ class WinrmSettings(BaseModel):
     client_cert: str = Field(default="", description="PEM file, for auth = certificate")
     client_key: str = Field(default="", description="PEM file, not encrypted, for auth = certificate")
     kerberos_delegation: bool = Field(default=False, description="forward the ticket, for a second hop")
-    connect_seconds: float = Field(default=15.0, gt=0, le=120, description="for a TCP connection")
+    connect_seconds: float = Field(default=15.0, ge=1, le=120, description="for a TCP connection")
     shells: int = Field(default=8, ge=1, le=100, description="at most so many at once on a host")
     idle_minutes: int = Field(default=30, ge=1, description="the host ends a shell that was not used for so long")
 

@@ -6,6 +6,7 @@ answer a line, so that no call pays for a process start or for loading the Hyper
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Iterator, Sequence
@@ -17,14 +18,14 @@ import winrm.exceptions
 import winrm.protocol
 import winrm.transport
 
-from conformance.errors import HypervisorFailure
+from conformance.errors import HostUnreachable, HypervisorFailure
 from drivers.hyperv import scripts
 from drivers.hyperv.transport import clixml, failures, messages
 from drivers.hyperv.transport.failures import NotDelivered, ShellLost
 from drivers.hyperv.transport.messages import Answer, Bound
 from drivers.hyperv.transport.sessions import CLEANUP_SECONDS
 from drivers.hyperv.transport.settings import Secret, WinrmSettings
-from drivers.hyperv.transport.wire import Guarded, check_xml, guard
+from drivers.hyperv.transport.wire import ConnectionGone, Guarded, check_xml, guard
 
 COMMAND = "powershell.exe"
 ARGUMENTS = ("-NoLogo", "-NoProfile", "-NonInteractive", "-InputFormat", "None", "-OutputFormat", "Text")
@@ -46,7 +47,7 @@ STALE_SECONDS = 60.0
 UTF8 = 65001
 
 
-class _Wire(winrm.transport.Transport):  # type: ignore[misc]
+class _Wire(winrm.transport.Transport):
     """pywinrm's HTTP under our rules: see `wire`."""
 
     adapter: Guarded | None = None
@@ -80,7 +81,7 @@ class _Wire(winrm.transport.Transport):  # type: ignore[misc]
         return data
 
 
-def _protocol(url: str, settings: WinrmSettings, secret: Secret) -> winrm.protocol.Protocol:
+def _protocol(url: str, settings: WinrmSettings, secret: Secret) -> tuple[winrm.protocol.Protocol, _Wire]:
     """pywinrm's protocol client with our transport below it; contacts nobody."""
     basic = settings.auth == "basic"
     common: dict[str, Any] = {
@@ -96,8 +97,9 @@ def _protocol(url: str, settings: WinrmSettings, secret: Secret) -> winrm.protoc
         "proxy": None,
     }
     protocol = winrm.protocol.Protocol(url, transport=settings.auth, operation_timeout_sec=POLL_SECONDS, **common)
-    protocol.transport = _Wire(url, auth_method=settings.auth, service="HTTP", **common)
-    return protocol
+    wire = _Wire(url, auth_method=settings.auth, service="HTTP", **common)
+    protocol.transport = wire
+    return protocol, wire
 
 
 class WinrsChannel:
@@ -110,9 +112,9 @@ class WinrsChannel:
     """
 
     def __init__(self, url: str, settings: WinrmSettings, secret: Secret) -> None:
-        self._new = lambda: _protocol(url, settings, secret)
+        self._new = functools.partial(_protocol, url, settings, secret)
         self._idle = f"PT{settings.idle_minutes}M"
-        self._protocol = self._new()
+        self._protocol, self._wire = self._new()
         self._ids = itertools.count(1)
         self._shell = ""
         self._command = ""
@@ -133,7 +135,7 @@ class WinrsChannel:
     def _request(self, pipeline: Sequence[Bound], until: float) -> int:
         """Send a request, and what it needs first. Raises `NotDelivered` if it cannot have been read."""
         if time.monotonic() - self._used > STALE_SECONDS:
-            self._protocol.transport.close_session()
+            self._wire.close_session()
         self._time_limits(until)
         fresh = not self._shell
         if fresh:
@@ -152,8 +154,8 @@ class WinrsChannel:
 
     def _undelivered(self, error: Exception, fresh: bool) -> None:
         """Raise `NotDelivered` where `error` says that a kept shell or its connection is gone."""
-        if isinstance(error.__cause__, failures.ConnectionGone) or isinstance(error, failures.ConnectionGone):
-            self._protocol.transport.close_session()
+        if isinstance(error.__cause__, ConnectionGone) or isinstance(error, ConnectionGone):
+            self._wire.close_session()
             raise NotDelivered("the connection was lost while it was not used") from None
         if not fresh and failures.fault_code(error) == failures.SHELL_NOT_FOUND:
             self._forget()
@@ -180,7 +182,7 @@ class WinrsChannel:
                 out, err, code, done = self._protocol.get_command_output_raw(self._shell, self._command)
             except winrm.exceptions.WinRMOperationTimeoutError:
                 if time.monotonic() >= until:
-                    raise failures.HostUnreachable("no output yet") from None
+                    raise HostUnreachable("no output yet") from None
                 continue
             self._output += out
             complaints += err
@@ -192,7 +194,7 @@ class WinrsChannel:
                     f"PowerShell ended with exit code {code} without an answer: {shown[:500] or 'no output'}"
                 )
             if time.monotonic() >= until:
-                raise failures.HostUnreachable("output, but no whole answer yet")
+                raise HostUnreachable("output, but no whole answer yet")
         line, _, self._output = self._output.partition(b"\n")
         if self._output:
             raise HypervisorFailure("more than one answer to one request")
@@ -202,7 +204,7 @@ class WinrsChannel:
         """Let no single exchange take much longer than what is left; the caller's own deadline is the exact one."""
         left = max(1, min(POLL_SECONDS, round(until - time.monotonic())))
         self._protocol.operation_timeout_sec = left
-        self._protocol.transport.read_timeout_sec = left + 10
+        self._wire.read_timeout_sec = left + 10
 
     def _forget(self) -> None:
         self._shell = self._command = ""
@@ -210,18 +212,17 @@ class WinrsChannel:
         self._output = b""
 
     def abort(self) -> None:
-        adapter = self._protocol.transport.adapter
-        if adapter is not None:
-            adapter.abort()
+        if self._wire.adapter is not None:
+            self._wire.adapter.abort()
 
     def discard(self) -> None:
         shell = self._shell
         self._forget()
         if not shell:
             return
-        protocol = self._new()
+        protocol, wire = self._new()
         protocol.operation_timeout_sec = int(CLEANUP_SECONDS) // 2
-        protocol.transport.read_timeout_sec = CLEANUP_SECONDS / 2 + 1
+        wire.read_timeout_sec = int(CLEANUP_SECONDS) // 2 + 1
         # deleting a shell ends its commands
         with suppress(winrm.exceptions.WinRMOperationTimeoutError):
             protocol.close_shell(shell)
