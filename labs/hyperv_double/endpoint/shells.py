@@ -155,8 +155,9 @@ def run_shaped(
 ) -> tuple[Outcome, list[str]]:
     """Run a pipeline whose last element may be `shape.ps1`, which is the endpoint's, not the engine's."""
     select: Sequence[str] = ()
-    depth = 2
+    depth, shaped = 2, False
     if steps and steps[-1].script and steps[-1].name == "shape":
+        shaped = True
         parameters = steps[-1].parameters
         select = [str(name) for name in _sequence(parameters.get("Select"))]
         depth = int(str(parameters.get("Depth", 2)))
@@ -164,7 +165,11 @@ def run_shaped(
     if not steps:
         return Outcome(error=ErrorRecord("The pipeline is empty.", "Empty", "InvalidOperation")), []
     outcome = engine.run(session, steps, stop=stop)
-    return outcome, [] if outcome.error is not None else shape.texts(outcome.objects, select, depth)
+    if outcome.error is not None:
+        return outcome, []
+    if not shaped and all(isinstance(item, str) for item in outcome.objects):
+        return outcome, [str(item) for item in outcome.objects]  # text, as ConvertTo-Json writes it
+    return outcome, shape.texts(outcome.objects, select, depth)
 
 
 def _sequence(value: object) -> Sequence[object]:
