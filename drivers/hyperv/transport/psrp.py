@@ -86,14 +86,16 @@ class _Serializer(pypsrp.serializer.Serializer):
 def _connection(url: str, settings: WinrmSettings, secret: Secret) -> Any:
     """pypsrp's client of the WinRM service, under the rules of `wire`; contacts nobody."""
     parts = urlsplit(url)
+    basic = settings.auth == "basic"
     connection = pypsrp.wsman.WSMan(
         parts.hostname or "",
         port=parts.port or (5986 if parts.scheme == "https" else 5985),
         path=parts.path.strip("/") or "wsman",
         ssl=parts.scheme == "https",
         auth=settings.auth,
-        username=settings.user or None,
-        password=secret.reveal() or None,
+        # requests takes text for Latin-1
+        username=settings.user.encode() if basic else settings.user or None,
+        password=secret.reveal().encode() if basic else secret.reveal() or None,
         cert_validation=settings.verify,
         connection_timeout=round(settings.connect_seconds),
         read_timeout=POLL_SECONDS + 10,

@@ -85,8 +85,9 @@ def _protocol(url: str, settings: WinrmSettings, secret: Secret) -> tuple[winrm.
     """pywinrm's protocol client with our transport below it; contacts nobody."""
     basic = settings.auth == "basic"
     common: dict[str, Any] = {
-        "username": settings.user or None,
-        "password": secret.reveal(),
+        # requests takes text for Latin-1
+        "username": settings.user.encode() if basic else settings.user or None,
+        "password": secret.reveal().encode() if basic else secret.reveal(),
         "ca_trust_path": settings.ca_file or None,
         "cert_pem": settings.client_cert or None,
         "cert_key_pem": settings.client_key or None,

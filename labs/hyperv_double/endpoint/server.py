@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from labs.hyperv_double import marker
 from labs.hyperv_double.endpoint import knobs, soap
@@ -126,6 +126,17 @@ class Endpoint:
     def gone(self, sock: socket.socket) -> None:
         with self.lock:
             self._connections.discard(sock)
+        sock.close()
+
+    def cut(self) -> None:
+        """Cut all connections; shells stay."""
+        with self.lock:
+            connections = list(self._connections)
+        for sock in connections:
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # the client was faster
 
     def close(self) -> None:
         """Stop serving; connections are cut, shells and their commands end."""
@@ -136,12 +147,7 @@ class Endpoint:
             for shell in self.shells.values():
                 shell.end()
             self.shells.clear()
-            connections = list(self._connections)
-        for sock in connections:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # the client was faster
+        self.cut()
         self._thread.join()
         self.accounts.close()
 
@@ -236,6 +242,13 @@ class _Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
     endpoint: Endpoint
 
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        secured = self.endpoint.accept(request)
+        try:
+            _Handler(secured, client_address, self)
+        finally:
+            self.endpoint.gone(secured)
+
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away in the middle is no news."""
 
@@ -252,14 +265,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Nothing is logged: a request may hold what somebody asked for in confidence."""
 
     def setup(self) -> None:
-        self.request = self.server.endpoint.accept(self.request)
         super().setup()
         endpoint = self.server.endpoint
         self.login = Login(endpoint.accounts, certificate=endpoint.certificate, basic=endpoint.basic)
-
-    def finish(self) -> None:
-        super().finish()
-        self.server.endpoint.gone(self.request)
 
     def do_POST(self) -> None:
         endpoint = self.server.endpoint
