@@ -62,6 +62,7 @@ def connect(lab: LabInventory, target: Target) -> Driver:
             f"target {target.slug}: driver {target.driver} has no option {', '.join(unknown)}",
             hint=f"its options: {', '.join(sorted(made.option_names)) or 'none'}",
         )
+    lab_kind(lab.kind).enter(lab)
     driver = made.connect(lab, target)
     return _defective(driver, target.defect) if target.defect else driver
 

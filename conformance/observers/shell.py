@@ -94,6 +94,8 @@ def open_shell(spec: inventory.Shell) -> Shell:
         return SshShell(spec)
     if isinstance(spec, inventory.NamespaceShell):
         return NamespaceShell(spec.pid)
+    if isinstance(spec, inventory.WinrmShell):
+        raise LabFileError("a shell of kind winrm runs cmdlets, and is for the hosts of a Hyper-V lab only")
     return LocalShell()
 
 

@@ -20,12 +20,14 @@ class Manifest:
         evidence: What its results are labelled as.
         shows: What it can show, and how.
         cannot: What it cannot, and why.
+        not_testable: Requirements of the contract that nothing here can show, and why.
         scripts: Name of each script of the project that it knows, by SHA-256.
     """
 
     evidence: str
     shows: Mapping[str, str]
     cannot: Mapping[str, str]
+    not_testable: Mapping[str, str]
     scripts: Mapping[str, str]
 
 
@@ -34,7 +36,7 @@ def load() -> Manifest:
     """Read the manifest of this package."""
     raw = tomllib.loads(FILE.read_text(encoding="utf-8"))
     scripts = {digest: name for name, digest in raw["scripts"].items()}
-    return Manifest(raw["evidence"], raw["shows"], raw["cannot"], scripts)
+    return Manifest(raw["evidence"], raw["shows"], raw["cannot"], raw["not-testable"], scripts)
 
 
 def script_name(text: str) -> str | None:

@@ -99,11 +99,15 @@ class Pool:
                 name = known
             steps.append(model.Command(name, parameters, script=bool(command.is_script)))
             if command.end_of_statement:
-                outcome, texts = self._statement(steps, stop)
+                outcome, made = self._statement(steps, stop)
+                texts += made
                 steps = []
                 if outcome.error is not None:
                     return outcome, texts
-        return self._statement(steps, stop) if steps else (outcome, texts)
+        if steps:
+            outcome, made = self._statement(steps, stop)
+            texts += made
+        return outcome, texts
 
     def _statement(self, steps: Sequence[model.Command], stop: threading.Event) -> tuple[model.Outcome, list[str]]:
         if [step.name for step in steps] == ["Set-Variable"]:
