@@ -114,7 +114,7 @@ def _connection(url: str, settings: WinrmSettings, secret: Secret) -> Any:
 
     def build_session(_: object) -> requests.Session:
         session: requests.Session = build()
-        transport.adapter = guard(session)
+        transport.adapter = guard(session, settings.auth)
         return session
 
     def send_request(self: Any, *args: Any, **kwargs: Any) -> bytes:
@@ -199,13 +199,30 @@ class PsrpChannel:
         pool._serializer = _Serializer()
         pool._fragmenter = pypsrp.powershell.Fragmenter(self._connection.max_payload_size, pool._serializer)
         self._pool = pool
-        pool.open()
+        try:
+            pool.open()
+        except pypsrp.exceptions.WSManFaultError as error:
+            self._still_opening(error)
+        while pool.state == pypsrp.complex_objects.RunspacePoolState.NEGOTIATION_SENT:
+            if time.monotonic() >= until:
+                raise HostUnreachable("the runspace pool did not open in time")
+            self._time_limits(until)
+            try:
+                pool._receive()
+            except pypsrp.exceptions.WSManFaultError as error:
+                self._still_opening(error)
         shell = pypsrp.powershell.PowerShell(pool)
         for name, value in PREFERENCES.items():
             shell.add_cmdlet("Set-Variable").add_parameters({"Name": name, "Value": value, "Scope": "Global"})
             shell.add_statement()
         shell.begin_invoke()
         self._finish(shell, until)
+
+    def _still_opening(self, error: pypsrp.exceptions.WSManFaultError) -> None:
+        """Let a fault pass that only means that the pool is not open yet: pypsrp itself would give up."""
+        sent = pypsrp.complex_objects.RunspacePoolState.NEGOTIATION_SENT
+        if failures.fault_code(error) != failures.OPERATION_TIMEOUT or self._pool.state != sent:
+            raise error
 
     def _finish(self, shell: Any, until: float) -> None:
         running = pypsrp.complex_objects.PSInvocationState.RUNNING
@@ -237,6 +254,7 @@ class PsrpChannel:
 
     def discard(self) -> None:
         pool, self._pool = self._pool, None
+        self._connection.close()
         if pool is None:
             return
         connection = self._new()

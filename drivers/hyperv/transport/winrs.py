@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,8 @@ import requests
 import winrm.exceptions
 import winrm.protocol
 import winrm.transport
+import xmltodict
+from defusedxml import ElementTree as SafeXml
 
 from conformance.errors import HostUnreachable, HypervisorFailure
 from drivers.hyperv import scripts
@@ -24,7 +27,7 @@ from drivers.hyperv.transport import clixml, failures, messages
 from drivers.hyperv.transport.failures import NotDelivered, ShellLost
 from drivers.hyperv.transport.messages import Answer, Bound
 from drivers.hyperv.transport.sessions import CLEANUP_SECONDS
-from drivers.hyperv.transport.settings import Secret, WinrmSettings
+from drivers.hyperv.transport.settings import Auth, Secret, WinrmSettings
 from drivers.hyperv.transport.wire import ConnectionGone, Guarded, check_xml, guard
 
 COMMAND = "powershell.exe"
@@ -47,20 +50,57 @@ STALE_SECONDS = 60.0
 UTF8 = 65001
 
 
+class _Protocol(winrm.protocol.Protocol):
+    """pywinrm's client, which lets us name a shell."""
+
+    def open_named_shell(self, id: str, idle: str) -> str:
+        """Make a shell.
+
+        Args:
+            id: The id that it shall have ([MS-WSMV] 2.2.4.37), so that it can be deleted even if the answer is lost.
+            idle: The host ends it when it was not used for so long; ISO 8601.
+
+        Returns:
+            The id that it has.
+        """
+        envelope = self.build_wsman_header(
+            resource_uri="http://schemas.microsoft.com/wbem/wsman/1/windows/shell/cmd",
+            action="http://schemas.xmlsoap.org/ws/2004/09/transfer/Create",
+        )
+        options = {"WINRS_NOPROFILE": "TRUE", "WINRS_CODEPAGE": str(UTF8)}
+        envelope["env:Header"]["w:OptionSet"] = {
+            "w:Option": [{"@Name": name, "#text": value} for name, value in options.items()]
+        }
+        envelope["env:Body"] = {
+            "rsp:Shell": {
+                "@ShellId": id,
+                "rsp:InputStreams": "stdin",
+                "rsp:OutputStreams": "stdout stderr",
+                "rsp:IdleTimeOut": idle,
+            }
+        }
+        answer = SafeXml.fromstring(self.send_message(xmltodict.unparse({"env:Envelope": envelope})))
+        made = next((node.text for node in answer.iter() if node.get("Name") == "ShellId"), None)
+        if not made:
+            raise HypervisorFailure("the endpoint made a shell without saying its id")
+        return str(made)
+
+
 class _Wire(winrm.transport.Transport):
     """pywinrm's HTTP under our rules: see `wire`."""
 
+    auth_method: Auth
     adapter: Guarded | None = None
 
     def build_session(self) -> requests.Session:
         session: requests.Session = super().build_session()
         if self.adapter is None:
-            self.adapter = guard(session)
+            self.adapter = guard(session, self.auth_method)
         return session
 
     def setup_encryption(self, session: requests.Session) -> None:
         # called while the session is built: the login has to go over the guarded connection, too
-        self.adapter = guard(session)
+        self.adapter = guard(session, self.auth_method)
         super().setup_encryption(session)
         self.adapter.seal()
 
@@ -81,7 +121,7 @@ class _Wire(winrm.transport.Transport):
         return data
 
 
-def _protocol(url: str, settings: WinrmSettings, secret: Secret) -> tuple[winrm.protocol.Protocol, _Wire]:
+def _protocol(url: str, settings: WinrmSettings, secret: Secret) -> tuple[_Protocol, _Wire]:
     """pywinrm's protocol client with our transport below it; contacts nobody."""
     basic = settings.auth == "basic"
     common: dict[str, Any] = {
@@ -97,7 +137,7 @@ def _protocol(url: str, settings: WinrmSettings, secret: Secret) -> tuple[winrm.
         "message_encryption": "never" if basic or settings.auth == "certificate" else "auto",
         "proxy": None,
     }
-    protocol = winrm.protocol.Protocol(url, transport=settings.auth, operation_timeout_sec=POLL_SECONDS, **common)
+    protocol = _Protocol(url, transport=settings.auth, operation_timeout_sec=POLL_SECONDS, **common)
     wire = _Wire(url, auth_method=settings.auth, service="HTTP", **common)
     protocol.transport = wire
     return protocol, wire
@@ -138,7 +178,7 @@ class WinrsChannel:
         if time.monotonic() - self._used > STALE_SECONDS:
             self._wire.close_session()
         self._time_limits(until)
-        fresh = not self._shell
+        fresh = not self._command
         if fresh:
             self._open()
         id = next(self._ids)
@@ -168,11 +208,12 @@ class WinrsChannel:
         if length > COMMAND_LINE:
             raise HypervisorFailure(f"dispatch.ps1 has grown too long for a command line: {length} characters")
         self._forget()
-        self._shell = self._protocol.open_shell(codepage=UTF8, noprofile=True, idle_timeout=self._idle)
+        self._shell = str(uuid.uuid4()).upper()
+        self._shell = self._protocol.open_named_shell(self._shell, self._idle)
         # standard input is a pipe, not a console, or PowerShell would not see lines end
         self._command = self._protocol.run_command(self._shell, COMMAND, line, console_mode_stdin=False)
-        if not self._shell or not self._command:
-            raise HypervisorFailure("the endpoint made a shell without saying its id")
+        if not self._command:
+            raise HypervisorFailure("the endpoint started a command without saying its id")
 
     def _line(self, until: float) -> bytes:
         """The next line of the process's output."""
@@ -219,6 +260,7 @@ class WinrsChannel:
     def discard(self) -> None:
         shell = self._shell
         self._forget()
+        self._wire.close_session()
         if not shell:
             return
         protocol, wire = self._new()

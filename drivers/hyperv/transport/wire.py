@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from weakref import WeakSet
 from xml.etree.ElementTree import ParseError
@@ -18,10 +18,20 @@ from defusedxml import DefusedXmlException
 from defusedxml import ElementTree as SafeXml
 from requests.adapters import HTTPAdapter
 
-from conformance.errors import HypervisorFailure
+from conformance.errors import AccessDenied, HypervisorFailure
+from drivers.hyperv.transport.settings import Auth
 
 ANSWER_BYTES = 4 << 20
 """The largest HTTP answer that is read. WinRM's own limit is 500 KiB by default, before encryption."""
+
+SCHEMES: Mapping[Auth, tuple[str, ...]] = {
+    "basic": ("basic",),
+    "ntlm": ("negotiate", "ntlm"),
+    "kerberos": ("negotiate", "kerberos"),
+    "credssp": ("credssp",),
+    "certificate": (),
+}
+"""What a host has to offer for a login to be possible, in lower case."""
 
 
 class ConnectionGone(Exception):
@@ -35,7 +45,8 @@ class Guarded(HTTPAdapter):
     urllib3 would open a new one without a word. `abort` breaks whatever is under way, from any thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, auth: Auth) -> None:
+        self._schemes = SCHEMES[auth]
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._lock = threading.Lock()
         self._sealed = False
@@ -48,6 +59,8 @@ class Guarded(HTTPAdapter):
 
     def send(self, *args: Any, **kwargs: Any) -> Any:
         response = super().send(*args, **kwargs)
+        if response.status_code == 401:
+            self._check_offer(response.headers.get("WWW-Authenticate", ""))
         if (
             self._sealed
             and response.status_code != 401
@@ -68,6 +81,15 @@ class Guarded(HTTPAdapter):
         response.raw.stream = limited
         return response
 
+    def _check_offer(self, offered: str) -> None:
+        """Say what is missing where the libraries would say that the answer makes no sense."""
+        if not any(scheme in offered.lower() for scheme in self._schemes):
+            raise AccessDenied(
+                f"the login was refused; the host offers {offered[:200] or 'no way to log in'}, "
+                f"and auth needs {' or '.join(self._schemes) or 'a client certificate that it knows'}",
+                code=401,
+            )
+
     def seal(self) -> None:
         self._sealed = True
 
@@ -80,6 +102,13 @@ class Guarded(HTTPAdapter):
                 one.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue  # it was closed meanwhile
+
+    def close(self) -> None:
+        super().close()
+        with self._lock:
+            left = list(self._sockets)
+        for one in left:  # those of answers that were not read to their end
+            one.close()
 
     def opening(self) -> None:
         if self._sealed:
@@ -119,9 +148,9 @@ def _pool_classes(adapter: Guarded) -> dict[str, type]:
     return {"http": HttpPool, "https": HttpsPool}
 
 
-def guard(session: requests.Session) -> Guarded:
+def guard(session: requests.Session, auth: Auth) -> Guarded:
     """Put a session under the rules of this module."""
-    adapter = Guarded()
+    adapter = Guarded(auth)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     # neither .netrc nor a proxy of the environment has a say in where a login goes

@@ -327,7 +327,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if kind in ("silent-exit", "truncated-output") and isinstance(shell, Shell):
             stream = request.body.find(".//*[@CommandId]")
             process = shell.process("" if stream is None else stream.get("CommandId", ""))
-            process.end(0) if kind == "silent-exit" else process.truncate()
+            process.silence() if kind == "silent-exit" else process.truncate()
         return kind
 
     def _instead(self, kind: Kind) -> bool:

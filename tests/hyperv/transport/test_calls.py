@@ -89,7 +89,11 @@ def test_selected_properties_are_returned_and_no_others(transport: Transport) ->
 
 def test_depth_ends_in_the_text_of_what_is_deeper(transport: Transport) -> None:
     inner = {"Name": "inner", "Deeper": {"Name": "deeper"}}
-    for depth, wanted in ((0, "object"), (1, {"Inner": "inner"}), (2, {"Inner": {"Name": "inner", "Deeper": "deeper"}})):
+    for depth, wanted in (
+        (0, "object"),
+        (1, {"Inner": "inner"}),
+        (2, {"Inner": {"Name": "inner", "Deeper": "deeper"}}),
+    ):
         result = transport.invoke([Command("Get-VM", {"Inner": inner})], depth=depth, deadline_s=SECONDS)
         assert result.objects[0]["Parameters"] == wanted
 
