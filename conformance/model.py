@@ -119,7 +119,8 @@ class Declared:
 class Facts:
     """What a target says of itself, read from it and never typed in by hand.
 
-    `accelerator` is what runs the guests' vCPUs, such as ``"kvm"`` or ``"tcg"``; `details` is free-form.
+    `accelerator` is what runs the guests' vCPUs, such as ``"kvm"`` or ``"tcg"``; `details` is free-form. `double` names
+    what stands in for the hypervisor where it says so itself; a run that claims more than that is refused.
     """
 
     hypervisor: str
@@ -128,6 +129,7 @@ class Facts:
     driver_version: str
     accelerator: str = ""
     hosts: tuple[str, ...] = ()
+    double: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -26,7 +26,7 @@ from drivers.hyperv import naming
 from drivers.hyperv.hosts import Hosts
 from drivers.hyperv.operations import Counter, Polled, Steps
 from drivers.hyperv.options import Options
-from drivers.hyperv.transport.base import Command, JsonValue
+from drivers.hyperv.transport.base import Command, JsonValue, RemoteError
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -136,7 +136,14 @@ class Base(Driver, ABC):
 
     def _ask(self, host: str, *pipeline: Command, select: Sequence[str] = (), depth: int = 2) -> Rows:
         """Run a pipeline on a host; a row for each object."""
-        return self._hosts.ask(host, pipeline, select, depth).objects
+        try:
+            return self._hosts.ask(host, pipeline, select, depth).objects
+        except InvalidRequest as error:
+            cause = error.__cause__
+            if isinstance(cause, RemoteError) and cause.error_id.endswith(".GetVM") and "Id" in pipeline[0].parameters:
+                # for a VM that is not there Get-VM complains of its argument, not of the object
+                raise NotFound(error.message, host=host, code=error.code) from cause
+            raise
 
     def _ask_jobs(self, host: str, *pipeline: Command, select: Sequence[str] = ()) -> Rows:
         """The same in the one session of the host that holds our jobs."""

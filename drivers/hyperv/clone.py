@@ -33,9 +33,7 @@ class CloneVm(Nics):
         self._require(here, OFF, "clone")
         self._idle(here, "clone")
         naming.check_name(name, "clone")
-        adapters = self._vm_ask(
-            here, "clone", Command("Get-VMNetworkAdapter"), select=(*FIELDS, "MacAddressSpoofing")
-        )
+        adapters = self._vm_ask(here, "clone", Command("Get-VMNetworkAdapter"), select=(*FIELDS, "MacAddressSpoofing"))
         if len(macs) != len(adapters):
             raise InvalidRequest("the clone needs one MAC a NIC of the source", operation="clone", vm=vm)
         guarded = self._options.guard == "mac"

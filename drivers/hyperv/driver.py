@@ -46,6 +46,10 @@ MIGRATIONS: Mapping[Capability, tuple[str, str]] = {
 }
 
 
+DOUBLE = "hvconform"
+"""Manufacturer of the hosts of our own double, which says so of itself."""
+
+
 class HypervDriver(Checkpoints, CloneVm, Sizes, Migration, VolumeStore):
     """Hyper-V hosts through the Hyper-V PowerShell module."""
 
@@ -106,6 +110,7 @@ class HypervDriver(Checkpoints, CloneVm, Sizes, Migration, VolumeStore):
             driver_version=importlib.metadata.version("hvconform"),
             accelerator="hyper-v",
             hosts=self._hosts.names,
+            double=details["machine"] if machine["Manufacturer"] == DOUBLE else "",
             details=details,
         )
 
@@ -129,9 +134,7 @@ class HypervDriver(Checkpoints, CloneVm, Sizes, Migration, VolumeStore):
 
     def get(self, vm: str) -> VmState:
         here = self._locate(vm, "get")
-        drives = self._vm_ask(
-            here, "get", Command("Get-VMHardDiskDrive"), Command("Get-VHD"), select=("Path", "Size")
-        )
+        drives = self._vm_ask(here, "get", Command("Get-VMHardDiskDrive"), Command("Get-VHD"), select=("Path", "Size"))
         adapters = self._vm_ask(here, "get", Command("Get-VMNetworkAdapter"), select=FIELDS)
         return VmState(
             id=here.vm,
@@ -188,9 +191,7 @@ class HypervDriver(Checkpoints, CloneVm, Sizes, Migration, VolumeStore):
         here = self._locate(vm, "addresses")
         if here.power is not PowerState.RUNNING:
             return ()
-        rows = self._vm_ask(
-            here, "addresses", Command("Get-VMNetworkAdapter"), select=("MacAddress", "IPAddresses")
-        )
+        rows = self._vm_ask(here, "addresses", Command("Get-VMNetworkAdapter"), select=("MacAddress", "IPAddresses"))
         told = [str(address) for row in rows for address in row["IPAddresses"] or ()]
         return tuple(dict.fromkeys(told)) or self._neighbours(here, [str(row["MacAddress"]) for row in rows])
 
@@ -200,7 +201,10 @@ class HypervDriver(Checkpoints, CloneVm, Sizes, Migration, VolumeStore):
             rows = self._ask(
                 here.host,
                 Command("Get-NetNeighbor"),
-                Command("Where-Object", {"Property": "LinkLayerAddress", "In": True, "Value": [_dashed(mac) for mac in macs]}),
+                Command(
+                    "Where-Object",
+                    {"Property": "LinkLayerAddress", "In": True, "Value": [_dashed(mac) for mac in macs]},
+                ),
                 select=("IPAddress",),
             )
         found = (str(row["IPAddress"]).partition("%")[0] for row in rows)

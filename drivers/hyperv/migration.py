@@ -111,7 +111,9 @@ class Migration(Create):
         goal = place or self._storage_of(here.folder) or self._storage("", "migrate")
         if goal.shared and self._storage_of(here.folder) == goal:
             raise InvalidRequest(
-                "the disks would be copied onto themselves; name another target_storage", operation="migrate", vm=here.vm
+                "the disks would be copied onto themselves; name another target_storage",
+                operation="migrate",
+                vm=here.vm,
             )
         marked = naming.parse_notes(here.row["Notes"])
         assert marked is not None
@@ -226,5 +228,3 @@ class _Abort:
 
     def began(self, job: int) -> None:
         self.job = job
-
-

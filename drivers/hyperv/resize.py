@@ -27,7 +27,9 @@ class Sizes(Create):
         self._check_capacity(here.host, "resize", vm, memory_mib=memory_mib or 0, vcpus=vcpus or 0)
         before = (int(here.row["ProcessorCount"]), int(here.row["MemoryStartup"]))
         if power is RUNNING and vcpus not in (None, before[0]):
-            raise Unsupported("Hyper-V changes vCPUs of a stopped VM only", capability="resize.hot-vcpu", operation="resize", vm=vm)
+            raise Unsupported(
+                "Hyper-V changes vCPUs of a stopped VM only", capability="resize.hot-vcpu", operation="resize", vm=vm
+            )
         if power is RUNNING and memory_mib not in (None, before[1] >> 20):
             # the host would do it, but whether the guest then sees it is up to a balloon driver that nobody can ask
             raise Unsupported(capability="resize.hot-memory", operation="resize", vm=vm)
@@ -52,7 +54,9 @@ class Sizes(Create):
         if size_bytes < size:
             raise InvalidRequest(f"{serial} has {size} bytes; it can only grow", operation="resize_disk", vm=vm)
         if size_bytes % 4096:
-            raise InvalidRequest(f"{size_bytes} bytes is not a whole number of 4 KiB sectors", operation="resize_disk", vm=vm)
+            raise InvalidRequest(
+                f"{size_bytes} bytes is not a whole number of 4 KiB sectors", operation="resize_disk", vm=vm
+            )
         if naming.is_layer(path):
             # growing a layer of a chain makes the chain unusable for its checkpoints
             raise InvalidState(
@@ -73,9 +77,7 @@ class Sizes(Create):
 
     def _disk(self, here: Located, serial: str) -> tuple[str, str, int]:
         """(path, controller type, size in bytes) of a disk."""
-        rows = self._vm_ask(
-            here, "resize_disk", Command("Get-VMHardDiskDrive"), select=("Path", "ControllerType")
-        )
+        rows = self._vm_ask(here, "resize_disk", Command("Get-VMHardDiskDrive"), select=("Path", "ControllerType"))
         for row in rows:
             if naming.serial_of(str(row["Path"] or "")) == serial:
                 (disk,) = self._ask(here.host, Command("Get-VHD", {"Path": row["Path"]}), select=("Size",))

@@ -70,7 +70,9 @@ class VolumeStore(Create):
                 with self._about("volumes", None, host):
                     rows = self._ask(
                         host,
-                        Command("Get-ChildItem", {"LiteralPath": root(storage), "Filter": f"{naming.PREFIX}vol-*.vhdx"}),
+                        Command(
+                            "Get-ChildItem", {"LiteralPath": root(storage), "Filter": f"{naming.PREFIX}vol-*.vhdx"}
+                        ),
                         select=("FullName",),
                     )
                 for row in rows:

@@ -43,7 +43,9 @@ def restart_vmms(session: Session, host: str) -> None:
     try:
         until(
             f"the management service of {host} to answer again",
-            lambda: session.ask(cim("Msvm_ComputerSystem", Filter="Caption = 'Hosting Computer System'"), select=("Name",)),
+            lambda: session.ask(
+                cim("Msvm_ComputerSystem", Filter="Caption = 'Hosting Computer System'"), select=("Name",)
+            ),
             seconds=_SECONDS,
             ignore=(ProbeFailed,),
         )

@@ -61,10 +61,7 @@ def everything(folders: Iterable[str]) -> Sequence[tuple[Sequence[Element], Sequ
         *VMS,
         ([cim("Msvm_EthernetSwitchPort")], PORT),
         ([("Get-NetQosPolicy", {})], POLICY),
-        *(
-            ([("Get-ChildItem", {"LiteralPath": folder, "Recurse": True, "Force": True})], FILE)
-            for folder in folders
-        ),
+        *(([("Get-ChildItem", {"LiteralPath": folder, "Recurse": True, "Force": True})], FILE) for folder in folders),
     )
 
 

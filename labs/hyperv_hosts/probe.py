@@ -117,5 +117,3 @@ class HypervHostProbe:
 
     def close(self) -> None:
         self._session.close()
-
-

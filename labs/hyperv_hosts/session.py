@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pypsrp.exceptions
 import requests
 from pypsrp.powershell import PowerShell, RunspacePool
+from pypsrp.serializer import TaggedValue
 from pypsrp.wsman import WSMan
 
 from conformance.errors import HostDown, LabFileError, ProbeFailed
@@ -54,6 +55,12 @@ def _password(shell: WinrmShell, host: str) -> str | None:
         except (OSError, IndexError, UnicodeDecodeError) as error:
             raise LabFileError(f"host {host}: {shell.password_file} cannot be read: {error}") from None
     return None
+
+
+def _typed(value: Any) -> Any:
+    """A parameter with its type: pypsrp takes every number for one of 32 bits."""
+    wide = isinstance(value, int) and not -(1 << 31) <= value < 1 << 31
+    return TaggedValue("I64", value) if wide else value
 
 
 class Session:
@@ -105,16 +112,14 @@ class Session:
                 shell.add_statement()
             for name, parameters in pipeline:
                 shell.add_cmdlet(name)
-                shell.add_parameters(dict(parameters))
+                shell.add_parameters({key: _typed(value) for key, value in parameters.items()})
             if select:
                 shell.add_cmdlet("Select-Object").add_parameters({"Property": list(select)})
                 shell.add_cmdlet("ConvertTo-Json").add_parameters({"Compress": True, "Depth": 3})
         output = shell.invoke()
         if shell.had_errors or shell.streams.error:
             said = shell.streams.error[0] if shell.streams.error else "an error without a record"
-            raise Refused(
-                f"host {self._host}: {queries[0][0][0][0]}: {said}", str(getattr(said, "fq_error", "") or "")
-            )
+            raise Refused(f"host {self._host}: {queries[0][0][0][0]}: {said}", str(getattr(said, "fq_error", "") or ""))
         rows: list[Row] = []
         for text in output:
             if isinstance(text, str):

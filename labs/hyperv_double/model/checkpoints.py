@@ -80,9 +80,7 @@ def checkpoint_vm(call: Call) -> Work:
 
     def steps() -> Steps[list[Item]]:
         memory = running and not production
-        id = yield from site.hypervisor.snapshot(
-            call.model.host, vm.domain, name, memory=memory, quiesce=production
-        )
+        id = yield from site.hypervisor.snapshot(call.model.host, vm.domain, name, memory=memory, quiesce=production)
         made = {"Paused": "Paused", "Saved": "Saved"}.get(state, "Running") if memory else "Off"
         adapters = copy.deepcopy(vm.adapters)
         vm.checkpoints[id] = Checkpoint(id, made, site.world.clock.monotonic(), adapters, vm.notes)

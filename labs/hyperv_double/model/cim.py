@@ -49,7 +49,10 @@ def bios_guid(vm: Vm) -> str:
 
 def computer_systems(model: Model, *, planned: bool) -> Rows:
     if not planned:
-        yield model, {"Caption": "Hosting Computer System", "Name": model.name, "ElementName": model.name, "EnabledState": 2}
+        yield (
+            model,
+            {"Caption": "Hosting Computer System", "Name": model.name, "ElementName": model.name, "EnabledState": 2},
+        )
     for vm, domain, incoming in machines(model):
         if incoming is not planned:
             continue
@@ -88,14 +91,28 @@ def processors(model: Model) -> Rows:
     for vm, domain, _ in machines(model):
         process = domain.process
         quantity = process.vcpus if process is not None else domain.config.vcpus
-        yield vm, {"InstanceID": f"Microsoft:{vm.id.upper()}\\processor\\0", "VirtualQuantity": quantity, "AllocationUnits": "percent / 1000"}
+        yield (
+            vm,
+            {
+                "InstanceID": f"Microsoft:{vm.id.upper()}\\processor\\0",
+                "VirtualQuantity": quantity,
+                "AllocationUnits": "percent / 1000",
+            },
+        )
 
 
 def memories(model: Model) -> Rows:
     for vm, domain, _ in machines(model):
         process = domain.process
         quantity = process.memory_mib if process is not None else domain.config.memory_mib
-        yield vm, {"InstanceID": f"Microsoft:{vm.id.upper()}\\memory", "VirtualQuantity": quantity, "AllocationUnits": "byte * 2^20"}
+        yield (
+            vm,
+            {
+                "InstanceID": f"Microsoft:{vm.id.upper()}\\memory",
+                "VirtualQuantity": quantity,
+                "AllocationUnits": "byte * 2^20",
+            },
+        )
 
 
 def storage_allocations(model: Model) -> Rows:
@@ -128,7 +145,11 @@ def switch_ports(model: Model) -> Rows:
             if nic is not None and domain.process is not None and nic.mac in domain.process.vifs:
                 yield (
                     vm,
-                    {"Name": adapter.id.upper(), "ElementName": vm.name, "PermanentAddress": nic.mac.replace(":", "").upper()},
+                    {
+                        "Name": adapter.id.upper(),
+                        "ElementName": vm.name,
+                        "PermanentAddress": nic.mac.replace(":", "").upper(),
+                    },
                 )
 
 
@@ -248,7 +269,9 @@ def get_cim_instance(call: Call) -> Iterable[Item]:
     try:
         found = [(ref, row) for ref, row in source(call.model) if matches(call.text("Filter"), row)]
     except ValueError:
-        raise errors.cim_error(call.name, "Invalid query ", "HRESULT 0x80041017", "InvalidArgument", 0x80131500) from None
+        raise errors.cim_error(
+            call.name, "Invalid query ", "HRESULT 0x80041017", "InvalidArgument", 0x80131500
+        ) from None
     return [Item(name.lower(), ref, {**row, "CimClass": name}) for ref, row in found]
 
 

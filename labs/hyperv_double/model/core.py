@@ -96,7 +96,9 @@ def get_job(call: Call) -> Iterable[Item]:
     for job in _jobs(call):
         progress = [{"PercentComplete": job.percent()}]
         yield Item(
-            "Job", job, {"Id": job.id, "Name": f"Job{job.id}", "Command": job.command, "State": job.state, "Progress": progress}
+            "Job",
+            job,
+            {"Id": job.id, "Name": f"Job{job.id}", "Command": job.command, "State": job.state, "Progress": progress},
         )
 
 

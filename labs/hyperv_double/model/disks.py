@@ -191,7 +191,9 @@ def get_vm_hard_disk_drive(call: Call) -> Iterable[Item]:
             raise errors.invalid(call.name, "The input object cannot be bound to any parameters for the command.")
 
 
-@cmdlet("Add-VMHardDiskDrive", "Path", "ControllerType", "ControllerNumber", "ControllerLocation", "AllowUnverifiedPaths")
+@cmdlet(
+    "Add-VMHardDiskDrive", "Path", "ControllerType", "ControllerNumber", "ControllerLocation", "AllowUnverifiedPaths"
+)
 def add_vm_hard_disk_drive(call: Call) -> Iterable[Item]:
     """Plugs a disk in: SCSI at any time, IDE only while the VM is off. A running VM opens it at once."""
     model = call.model
@@ -209,7 +211,9 @@ def add_vm_hard_disk_drive(call: Call) -> Iterable[Item]:
             raise HypervisorError("in-use", f"'{true}' is attached to '{vm.name}' already")
         if process is not None and users(model.site, model.host, true):
             raise HypervisorError("in-use", f"'{true}': The process cannot access the file")
-        taken = {place.location for disk in domain.config.disks if (place := vm.places[disk.slot]).controller == controller}
+        taken = {
+            place.location for disk in domain.config.disks if (place := vm.places[disk.slot]).controller == controller
+        }
         location = call.number("ControllerLocation", min(set(range(64)) - taken))
         if location in taken:
             raise errors.invalid(call.name, f"There is a drive at location {location} already.")

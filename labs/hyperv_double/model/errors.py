@@ -49,7 +49,9 @@ def command_class(cmdlet: str) -> str:
     return f"Microsoft.HyperV.PowerShell.Commands.{cmdlet.replace('-', '')}"
 
 
-def fail(cmdlet: str, id: str, category: str, message: str, *, hresult: int = GENERIC, exception: str = "") -> CmdletError:
+def fail(
+    cmdlet: str, id: str, category: str, message: str, *, hresult: int = GENERIC, exception: str = ""
+) -> CmdletError:
     """An error of a Hyper-V cmdlet."""
     more = {"exception": exception} if exception else {}
     return CmdletError(ErrorRecord(message, f"{id},{command_class(cmdlet)}", category, hresult, **more))

@@ -124,7 +124,9 @@ def new_net_qos_policy(call: Call) -> Iterable[Item]:
         raise errors.invalid(call.name, "the model throttles live migration only")
     policies = call.model.site.policies[call.model.name]
     if name in policies:
-        raise errors.cim_error(call.name, f"The policy '{name}' exists.", "HRESULT 0x800700b7", "ResourceExists", 0x800700B7)
+        raise errors.cim_error(
+            call.name, f"The policy '{name}' exists.", "HRESULT 0x800700b7", "ResourceExists", 0x800700B7
+        )
     policies[name] = call.number("ThrottleRateActionBitsPerSecond")
     return none()
 
@@ -144,6 +146,8 @@ def remove_net_qos_policy(call: Call) -> Iterable[Item]:
     policies = call.model.site.policies[call.model.name]
     name = str(call.need("Name"))
     if name not in policies:
-        raise errors.cim_error(call.name, f"No policy '{name}'.", "CmdletizationQuery_NotFound_Name", "ObjectNotFound", 0)
+        raise errors.cim_error(
+            call.name, f"No policy '{name}'.", "CmdletizationQuery_NotFound_Name", "ObjectNotFound", 0
+        )
     del policies[name]
     return none()

@@ -97,7 +97,7 @@ def _switch(call: Call) -> str:
         call.name,
         "InvalidParameter",
         "ObjectNotFound",
-        f"Hyper-V was unable to find a virtual switch with name \"{wanted}\".",
+        f'Hyper-V was unable to find a virtual switch with name "{wanted}".',
     )
 
 
@@ -122,7 +122,10 @@ def add_vm_network_adapter(call: Call) -> Iterable[Item]:
         domain = vm.domain
         if domain.process is not None and vm.generation == 1:
             raise errors.fail(
-                call.name, "InvalidState", "InvalidOperation", f"'{vm.name}' cannot take a network adapter while it runs."
+                call.name,
+                "InvalidState",
+                "InvalidOperation",
+                f"'{vm.name}' cannot take a network adapter while it runs.",
             )
         if domain.job:
             raise errors.fail(call.name, "InvalidState", "InvalidOperation", f"'{vm.name}' is busy: {domain.job}.")

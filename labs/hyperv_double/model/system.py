@@ -89,7 +89,9 @@ def test_net_connection(call: Call) -> Iterable[Item]:
 def get_volume(call: Call) -> Iterable[Item]:
     """The free space of the volume that a path lies on."""
     space = call.model.site.space_of(call.model.host, call.text("FilePath"))
-    return [Item("Volume", space, {"Size": 32 << 30, "SizeRemaining": 0 if space.full else FREE_BYTES, "DriveLetter": "D"})]
+    return [
+        Item("Volume", space, {"Size": 32 << 30, "SizeRemaining": 0 if space.full else FREE_BYTES, "DriveLetter": "D"})
+    ]
 
 
 @cmdlet("Get-WinEvent", "LogName", "MaxEvents", module="microsoft.powershell.diagnostics")

@@ -126,7 +126,9 @@ def new_vm(call: Call) -> Iterable[Item]:
     world, host = model.site.world, model.host
     name = call.text("Name", "New Virtual Machine")
     if re.search(r'[<>:"/\\|?*]', name):
-        raise errors.fail(call.name, "OperationFailed", "NotSpecified", f"The name '{name}' is no folder's. (0x8007007B)")
+        raise errors.fail(
+            call.name, "OperationFailed", "NotSpecified", f"The name '{name}' is no folder's. (0x8007007B)"
+        )
     where = call.text("Path", str(world.inventory.storages[-1].path))
     storage = model.site.storage_of(where)
     model.site.space_of(host, where).claim()
@@ -275,5 +277,3 @@ def get_vm_host_supported_version(call: Call) -> Iterable[Item]:
         {"Name": "Microsoft Windows Server 2019", "Version": "9.0", "IsDefault": True},
     ]
     return [Item("Version", None, row) for row in known if row["IsDefault"] or not call.switch("Default")]
-
-
