@@ -48,6 +48,7 @@ class Guarded(HTTPAdapter):
     def __init__(self, auth: Auth) -> None:
         self._schemes = SCHEMES[auth]
         self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._answers: WeakSet[Any] = WeakSet()
         self._lock = threading.Lock()
         self._sealed = False
         self._aborted = False
@@ -59,6 +60,8 @@ class Guarded(HTTPAdapter):
 
     def send(self, *args: Any, **kwargs: Any) -> Any:
         response = super().send(*args, **kwargs)
+        with self._lock:
+            self._answers.add(response.raw)
         if response.status_code == 401:
             self._check_offer(response.headers.get("WWW-Authenticate", ""))
         if (
@@ -106,8 +109,8 @@ class Guarded(HTTPAdapter):
     def close(self) -> None:
         super().close()
         with self._lock:
-            left = list(self._sockets)
-        for one in left:  # those of answers that were not read to their end
+            left = [*self._answers, *self._sockets]
+        for one in left:  # answers that were not read to their end hold their sockets
             one.close()
 
     def opening(self) -> None:

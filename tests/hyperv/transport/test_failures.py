@@ -70,8 +70,8 @@ def test_an_endpoint_that_does_not_come_to_an_end_is_given_up_in_time(
         endpoint.knobs.plant(kind, on=verb)  # type: ignore[arg-type]
         began = time.monotonic()
         with pytest.raises(Timeout) as caught:
-            ask(transport, seconds=1.0)
-        assert 0.9 < time.monotonic() - began < 2.5
+            ask(transport, seconds=0.5)
+        assert 0.4 < time.monotonic() - began < 2.0
         assert caught.value.phase == "Get-VM"
         assert ask(transport) != []
 
