@@ -7,8 +7,8 @@
 #
 # The last element is shape.ps1, which writes each object as one JSON text. It is started with -InputFormat None, since
 # otherwise the console host reads the same standard input for itself. Every request is bound by AddCommand and
-# AddParameter, so no value is ever part of a script. Sent without comments and indentation, as -EncodedCommand: that has
-# to stay below cmd.exe's 8191 characters, a test holds it.
+# AddParameter, so no value is ever part of a script. Sent without comments and indentation, as -EncodedCommand: that
+# has to stay below cmd.exe's 8191 characters, a test holds it.
 $ErrorActionPreference = 'Stop'
 $ProgressPreference = 'SilentlyContinue'
 $encoding = New-Object System.Text.UTF8Encoding($false)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from conformance.errors import MissingRequirement
 from drivers.hyperv.transport.base import Command, JsonValue, RemoteError, Result, Script, Step, Transport
 from drivers.hyperv.transport.settings import Secret, WinrmSettings
@@ -20,12 +22,15 @@ __all__ = [
 ]
 
 
-def open_transport(host: str, settings: WinrmSettings, secret: Secret) -> Transport:
+def open_transport(
+    host: str, settings: WinrmSettings, secret: Secret, *, check: Callable[[Step], None] | None = None
+) -> Transport:
     """The transport to a host; nobody is contacted before its first call.
 
     Args:
         host: The host's lab name, which has an endpoint in `settings`.
         secret: What `settings.password` read.
+        check: Refuses what the driver must not send; None: all that `cmdlets.toml` does not have.
 
     Raises:
         MissingRequirement: The client libraries are not installed.
@@ -38,6 +43,8 @@ def open_transport(host: str, settings: WinrmSettings, secret: Secret) -> Transp
         raise MissingRequirement(
             f"the Hyper-V driver needs pywinrm and pypsrp ({error})", hint="pip install 'hvconform[hyperv]'"
         ) from None
+    from drivers.hyperv import cmdlets
+
     url = settings.endpoints[host]
 
     def make() -> Channel:
@@ -46,4 +53,4 @@ def open_transport(host: str, settings: WinrmSettings, secret: Secret) -> Transp
         )
 
     delegates = settings.auth == "credssp" or (settings.auth == "kerberos" and settings.kerberos_delegation)
-    return Sessions(host, make, secret=secret, limit=settings.shells, delegates=delegates)
+    return Sessions(host, make, secret=secret, limit=settings.shells, delegates=delegates, check=check or cmdlets.check)

@@ -97,17 +97,26 @@ class Sessions:
         make: Makes a channel; contacts nobody yet.
         secret: The password, which is kept out of every error.
         limit: At most so many sessions at once; a call that finds them all busy waits.
+        check: Called with each element of a pipeline before anything is sent; raises for a mistake of the driver.
         delegates: Whether the login can be passed on.
     """
 
     def __init__(
-        self, host: str, make: Callable[[], Channel], *, secret: Secret, limit: int = 8, delegates: bool = False
+        self,
+        host: str,
+        make: Callable[[], Channel],
+        *,
+        secret: Secret,
+        limit: int = 8,
+        delegates: bool = False,
+        check: Callable[[Step], None] = lambda _: None,
     ) -> None:
         self._host = host
         self._make = make
         self._secret = secret
         self._limit = limit
         self._delegates = delegates
+        self._check = check
         self._state = threading.Condition()
         self._idle: list[_Session] = []
         self._busy: set[_Session] = set()
@@ -127,6 +136,8 @@ class Sessions:
     ) -> Result:
         until = time.monotonic() + deadline_s
         what = describe(pipeline)
+        for step in pipeline:
+            self._check(step)
         bound = bind(pipeline, select, depth)
         session = self._take(until, what, deadline_s)
         healthy = False
