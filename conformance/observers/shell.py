@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
-from conformance.errors import HostDown, LabError, ProbeFailed
+from conformance.errors import HostDown, LabError, LabFileError, ProbeFailed
 from conformance.lab import inventory
 from conformance.waiting import Deadline
 

@@ -211,7 +211,7 @@ def lease_key(pool: Sequence[LabInventory], index: int) -> str:
 
 
 def target_seen(lab: LabInventory, target: Target, driver: Driver, *, boot_seconds: float | None = None) -> TargetSeen:
-    """What a target says of itself, for the record; raises `LabError` if it is a double and the lab claims it is none."""
+    """What a target says of itself, for the record; raises `LabError` for a double that the lab claims to be none."""
     facts = driver.facts()
     if facts.double and lab.evidence in REAL:
         raise LabError(

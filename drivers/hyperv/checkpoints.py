@@ -70,8 +70,9 @@ class Checkpoints(Power):
         (row,) = made
         if kind != "Production" and here.power not in OFF and has_memory(row) != (kind == "Standard"):
             yield from self._forget(here, str(row["Id"]))
+            got = "with" if has_memory(row) else "without"
             raise HypervisorFailure(
-                f"a {kind} checkpoint was asked for, and Hyper-V made one {'with' if has_memory(row) else 'without'} memory",
+                f"a {kind} checkpoint was asked for, and Hyper-V made one {got} memory",
                 operation="snapshot",
                 vm=here.vm,
                 host=here.host,

@@ -21,6 +21,7 @@ from conformance.lab.inventory import Image, Storage
 from conformance.model import Firmware, NicSpec, PowerState, Progress, VmSpec
 from drivers.hyperv import naming
 from drivers.hyperv.base import Base, Located, join, root
+from drivers.hyperv.console import pipe_name
 from drivers.hyperv.operations import Steps
 from drivers.hyperv.transport.base import Command, JsonValue
 
@@ -129,12 +130,12 @@ class Create(Base):
     def _check_capacity(self, host: str, operation: str, vm: str, *, memory_mib: int = 0, vcpus: int = 0) -> None:
         """Raises `QuotaExceeded` for what the host could not hold even if it were empty."""
 
-        def ask() -> object:
+        def ask() -> tuple[int, int]:
             with self._about(operation, vm, host):
                 (row,) = self._ask(host, Command("Get-VMHost"), select=("MemoryCapacity", "LogicalProcessorCount"))
             return int(row["MemoryCapacity"]) >> 20, int(row["LogicalProcessorCount"])
 
-        memory, cpus = self._hosts.once(host, "capacity", ask)  # type: ignore[misc]  # two numbers, made just above
+        memory, cpus = self._hosts.once(host, "capacity", ask)
         limits = f"{host} has {memory} MiB and {cpus} logical processors"
         if memory_mib > (self._lab.host(host).memory_mib or memory) or vcpus > cpus:
             raise QuotaExceeded(limits, operation=operation, vm=vm, host=host)
@@ -143,7 +144,7 @@ class Create(Base):
         """The image's file is the one that the lab file means: format, size and hash, read once a host."""
         path = str(image.path)
 
-        def ask() -> object:
+        def ask() -> str:
             try:
                 (disk,) = self._ask(host, Command("Get-VHD", {"Path": path}), select=("VhdFormat", "Size"))
                 (file,) = self._ask(host, Command("Get-FileHash", {"LiteralPath": path}), select=("Hash",))
@@ -157,7 +158,7 @@ class Create(Base):
 
         wrong = self._hosts.once(host, f"image {path}", ask)
         if wrong:
-            raise InvalidRequest(str(wrong), operation="create", host=host)
+            raise InvalidRequest(wrong, operation="create", host=host)
 
     # making
 
@@ -306,7 +307,7 @@ class Create(Base):
         self._ask(
             host,
             Command("Get-VM", vm),
-            Command("Set-VMComPort", {"Number": 1, "Path": rf"\\.\pipe\{key}"}),
+            Command("Set-VMComPort", {"Number": 1, "Path": rf"\\.\pipe\{pipe_name(key)}"}),
         )
 
     # removing

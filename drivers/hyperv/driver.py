@@ -35,6 +35,7 @@ OFFERED: Mapping[Capability, tuple[str, str]] = {
     Capability.VOLUME_HOTPLUG: ("driver", "SCSI"),
     Capability.NIC_HOTPLUG: ("image", "generation 2"),
     Capability.NIC_LINK_STATE: ("driver", "connected to its switch or not"),
+    Capability.CONSOLE_LOG: ("driver", "the first serial port, read on the host"),
     Capability.NETWORK_ISOLATION: ("host", "switches or access VLANs"),
 }
 
@@ -152,8 +153,10 @@ class HypervDriver(Checkpoints, CloneVm, Sizes, Migration, VolumeStore):
     def _smbios_uuid(self, here: Located) -> str:
         """What the guest finds in its SMBIOS, which is not the VM's id."""
 
-        def ask() -> object:
-            query = f"VirtualSystemIdentifier = '{here.vm.upper()}' AND VirtualSystemType = 'Microsoft:Hyper-V:System:Realized'"
+        def ask() -> uuid.UUID:
+            # those of its checkpoints have the same identifier
+            kind = "VirtualSystemType = 'Microsoft:Hyper-V:System:Realized'"
+            query = f"VirtualSystemIdentifier = '{here.vm.upper()}' AND {kind}"
             with self._about("get", here.vm, here.host):
                 (row,) = self._ask(
                     here.host,
@@ -170,7 +173,6 @@ class HypervDriver(Checkpoints, CloneVm, Sizes, Migration, VolumeStore):
             return uuid.UUID(str(row["BIOSGUID"]))
 
         given = self._hosts.once("", f"bios {here.vm}", ask)
-        assert isinstance(given, uuid.UUID)
         # generation 1 has SMBIOS 2.3, whose first three fields Linux shows as they lie in memory
         swapped = self._options.smbios_uuid == "swapped"
         if self._options.smbios_uuid == "auto":

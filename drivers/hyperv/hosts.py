@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar, cast
 
 from drivers.hyperv.transport.base import Result, Step, Transport
+
+T = TypeVar("T")
 
 
 class Hosts:
@@ -43,15 +46,15 @@ class Hosts:
         with self._turns[host]:
             return self._jobs[host].invoke(pipeline, select=select, deadline_s=self.deadline_s)
 
-    def once(self, host: str, what: str, ask: Callable[[], object]) -> object:
+    def once(self, host: str, what: str, ask: Callable[[], T]) -> T:
         """What `ask` gives, asked once a host for as long as the driver lives: facts that do not change."""
         key = (host, what)
         with self._lock:
             if key in self._facts:
-                return self._facts[key]
+                return cast(T, self._facts[key])
         answer = ask()
         with self._lock:
-            return self._facts.setdefault(key, answer)
+            return cast(T, self._facts.setdefault(key, answer))
 
     def close(self) -> None:
         for transport in (*self._calls.values(), *self._jobs.values()):

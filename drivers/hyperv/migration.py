@@ -1,20 +1,22 @@
 """Migration by Move-VM: live and off, with and without storage. Compare-VM is asked first; a failure leaves the source.
 
 A migration led from here is a double hop: this machine, the source, the target. The source can log in to the target
-only with credentials that were delegated to it (CredSSP), or by Kerberos constrained delegation between the hosts. Where
-neither can be, migration is not offered at all, instead of failing in its middle with 0x8009030E.
+only with credentials that were delegated to it (CredSSP), or by Kerberos constrained delegation between the hosts.
+Where neither can be, migration is not offered at all, instead of failing in its middle with 0x8009030E.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from conformance.driver import LIVE, Operation
 from conformance.errors import DriverError, HypervisorFailure, InvalidRequest, Unsupported
 from conformance.model import MigrateOptions, PowerState, Progress
 from drivers.hyperv import naming
 from drivers.hyperv.base import OFF, Located, join, listed, root
+from drivers.hyperv.console import ConsoleLog
 from drivers.hyperv.create import Create
 from drivers.hyperv.operations import Steps
 from drivers.hyperv.transport.base import Command, JsonValue
@@ -36,7 +38,7 @@ class Move:
         return {"IncludeStorage": True, "DestinationStoragePath": self.folder}
 
 
-class Migration(Create):
+class Migration(ConsoleLog, Create):
     """The facet Migrate."""
 
     def _hindrance(self) -> str:
@@ -44,8 +46,7 @@ class Migration(Create):
         if len(self._hosts.names) < 2:
             return "the target has one host"
         for host in self._hosts.names:
-            row = self._hosts.once(host, "migration", lambda host=host: self._migration_settings(host))  # type: ignore[misc]
-            enabled, authentication = row  # type: ignore[misc]  # made just above
+            enabled, authentication = self._hosts.once(host, "migration", partial(self._migration_settings, host))
             if not enabled:
                 return f"live migrations are not enabled on {host} (Enable-VMMigration)"
             if authentication == "CredSSP" and not self._hosts.delegates(host):
@@ -55,7 +56,7 @@ class Migration(Create):
                 )
         return ""
 
-    def _migration_settings(self, host: str) -> object:
+    def _migration_settings(self, host: str) -> tuple[bool, str]:
         with self._about("capabilities", None, host):
             (row,) = self._ask(
                 host,
@@ -167,17 +168,16 @@ class Migration(Create):
         there = self._lookup(move.host, here.vm)
         if there is None:
             raise HypervisorFailure("the VM is not on the target", operation="migrate", vm=here.vm, host=move.host)
-        if move.folder and not naming.same_path(here.folder, move.folder) or move.folder and not self._is_shared(here):
+        if move.folder and not self._is_same_folder(move):
             # Hyper-V moves the files and leaves the empty folders
             self._remove_folder(here.host, here.folder)
-        self._console_follow(here, there)
+        if move.options.live:
+            self._console_begin(there)
 
-    def _is_shared(self, here: Located) -> bool:
-        place = self._storage_of(here.folder)
-        return place is not None and place.shared
-
-    def _console_follow(self, here: Located, there: Located) -> None:
-        """Whatever has to follow a migration for the console to be kept."""
+    def _is_same_folder(self, move: Move) -> bool:
+        """Whether the destination is the very folder that the VM had: the same path, where both hosts see one place."""
+        place = self._storage_of(move.here.folder)
+        return naming.same_path(move.here.folder, move.folder) and place is not None and place.shared
 
     def _limit(self, move: Move) -> str:
         """Slow migrations of this host down, where asked for; Move-VM has no parameter for it. Returns the policy."""
@@ -212,9 +212,7 @@ class Migration(Create):
         with suppress(DriverError):
             here = self._lookup(move.here.host, move.here.vm)
             there = self._lookup(move.host, move.here.vm)
-            if here is not None and there is None and not naming.same_path(here.folder, move.folder):
-                self._remove_folder(move.host, move.folder)
-            elif here is not None and there is None and not self._is_shared(here):
+            if here is not None and there is None and not self._is_same_folder(move):
                 self._remove_folder(move.host, move.folder)
         yield Progress(0.0, "rolled back")
 

@@ -6,7 +6,8 @@ from conformance.driver import Completed, Operation
 from conformance.errors import DriverError, HypervisorFailure, InvalidState
 from conformance.model import PowerState, Progress, RebootMode, StopMode
 from conformance.waiting import now
-from drivers.hyperv.base import OFF, Base, Located
+from drivers.hyperv.base import OFF, Located
+from drivers.hyperv.console import ConsoleLog
 from drivers.hyperv.operations import Steps
 from drivers.hyperv.transport.base import Command
 
@@ -16,7 +17,7 @@ ASK_AGAIN_S = 3.0
 POWERED = (PowerState.RUNNING, PowerState.PAUSED)
 
 
-class Power(Base):
+class Power(ConsoleLog):
     """start, stop, reboot; the facets Pause and Suspend."""
 
     def start(self, vm: str) -> Operation[None]:
@@ -30,16 +31,13 @@ class Power(Base):
         yield from self._vm_job(here, operation, Command("Start-VM"), phase="starting")
         self._console_begin(here)
 
-    def _console_begin(self, here: Located) -> None:
-        """Whatever has to follow a VM's start for its console to be kept."""
-
     def stop(self, vm: str, mode: StopMode = StopMode.GRACEFUL) -> Operation[None]:
         here = self._locate(vm, "stop")
         if here.power in OFF:
             return Completed(None)
         if mode is StopMode.GRACEFUL:
             self._require(here, (PowerState.RUNNING,), "stop")
-            return self._run("stop", vm, self._asking(here, "stop"), abandon=True)
+            return self._run("stop", vm, self._asking(here), abandon=True)
         self._require(here, POWERED, "stop")
         self._cut(here, "stop")
         return Completed(None)
@@ -52,8 +50,8 @@ class Power(Base):
             if self._again(here).power not in OFF:
                 raise
 
-    def _asking(self, here: Located, operation: str) -> Steps[None]:
-        """Ask the guest to power off, again and again until it has; never by Stop-VM, which in the end cuts the power."""
+    def _asking(self, here: Located) -> Steps[None]:
+        """Ask the guest to power off, again and again until it has. Never by Stop-VM: in the end that cuts the power."""
         asked: float | None = None
         refusal = ""
         while self._again(here).power is not PowerState.STOPPED:
@@ -86,7 +84,7 @@ class Power(Base):
 
     def _soft_reboot(self, here: Located) -> Steps[None]:
         """Off by the guest, then on: the only way to see that the old boot has ended."""
-        yield from self._asking(here, "reboot")
+        yield from self._asking(here)
         yield from self._starting(here, "reboot")
 
     # Pause

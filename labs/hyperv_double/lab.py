@@ -1,4 +1,4 @@
-"""The lab kind `hyperv-double`: two hosts of our own making behind real WinRM endpoints, in the process that uses them."""
+"""The lab kind `hyperv-double`: two hosts of our own making behind WinRM endpoints, in the process that uses them."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from labs.hyperv_double.model import Model, Site, site_of
 from labs.hyperv_double.names import PASSWORD, USER, variable
 from labs.simulated import world as worlds
 
+
 @dataclass
 class Running:
     """A lab that is served in this process."""

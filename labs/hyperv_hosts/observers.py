@@ -29,7 +29,7 @@ class HypervObservers(Observers):
             if not isinstance(host.shell, WinrmShell):
                 raise LabFileError(
                     f"host {host.name}: the probe of a Hyper-V host needs a shell of kind winrm",
-                    hint='shell = { kind = "winrm", url = "https://...:5986/wsman", user = "...", password_env = "..." }',
+                    hint='shell = { kind = "winrm", url = "https://hv1:5986/wsman", user = "..." }',
                 )
             if inventory.evidence is Evidence.HARDWARE:
                 marker.refuse(url_of(host.shell))
@@ -78,10 +78,13 @@ class HypervObservers(Observers):
     def close(self) -> None:
         for peer in self._peers.values():
             peer.close()
-        for each in (*self._probes.values(), *self._shells.values()):
+        for each in self._probes.values():
             each.close()
-        for kept in (self._peers, self._probes, self._shells):
-            kept.clear()
+        for shell in self._shells.values():
+            shell.close()
+        self._peers.clear()
+        self._probes.clear()
+        self._shells.clear()
 
 
 def probe(lab: LabInventory, name: str) -> HypervHostProbe:

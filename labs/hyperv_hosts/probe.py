@@ -10,7 +10,7 @@ from conformance.lab.inventory import Host, LabInventory
 from conformance.observers.host import HostDomain, Inventory
 from labs.hyperv_hosts import faults
 from labs.hyperv_hosts.look import Look, Vm, look
-from labs.hyperv_hosts.session import Session
+from labs.hyperv_hosts.session import Refused, Session
 
 _WINDOW = 65536
 _LOG = {"LogName": "Microsoft-Windows-Hyper-V-VMMS-Admin"}
@@ -49,10 +49,12 @@ class HypervHostProbe:
         return str(row["Hash"]).lower()
 
     def exists(self, path: str) -> bool:
-        # a name that is not there is no error for a filter
-        folder, _, name = path.rpartition("\\")
-        rows = self._session.ask(("Get-ChildItem", {"LiteralPath": folder, "Filter": name}), select=("Name",))
-        return bool(rows)
+        try:
+            return bool(self._session.ask(("Get-Item", {"LiteralPath": path, "Force": True}), select=("FullName",)))
+        except Refused as error:
+            if error.code.startswith("PathNotFound"):
+                return False
+            raise
 
     def console_tail(self, uuid: str) -> bytes:  # noqa: ARG002 - nobody keeps what a pipe brought
         return b""

@@ -1,6 +1,6 @@
 """The probe's own way to a host: a runspace pool by pypsrp, in which cmdlets are run and answered as JSON.
 
-It shares nothing with the driver's transports: what the driver gets wrong, the probe must not get wrong in the same way.
+It shares nothing with the driver's transports: what those get wrong, the probe must not get wrong in the same way.
 """
 
 from __future__ import annotations

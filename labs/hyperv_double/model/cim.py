@@ -19,6 +19,7 @@ from labs.hyperv_double.model.network import nic_of
 from labs.hyperv_double.model.records import Vm
 from labs.hyperv_double.model.site import MARKER
 from labs.hyperv_double.model.vms import state_of
+from labs.simulated.world.disks import PlainFile
 from labs.simulated.world.domain import Domain
 from labs.simulated.world.process import Process
 
@@ -275,7 +276,7 @@ def get_cim_instance(call: Call) -> Iterable[Item]:
     return [Item(name.lower(), ref, {**row, "CimClass": name}) for ref, row in found]
 
 
-def _initiate_shutdown(call: Call, vm: Vm, _: Mapping[str, Any]) -> int:
+def _initiate_shutdown(_call: Call, vm: Vm, _: Mapping[str, Any]) -> int:
     """Msvm_ShutdownComponent.InitiateShutdown: 0 once the guest has taken the request."""
     process = vm.domain.process
     guest = process.guest if process is not None else None
@@ -283,7 +284,7 @@ def _initiate_shutdown(call: Call, vm: Vm, _: Mapping[str, Any]) -> int:
 
 
 def _set_disk(call: Call, _: Model, arguments: Mapping[str, Any]) -> int:
-    """Msvm_ImageManagementService.SetVirtualHardDiskSettingData: one of three settings, of a disk that is not in use."""
+    """Msvm_ImageManagementService.SetVirtualHardDiskSettingData: the identifier of a disk that is not in use."""
     try:
         instance = ET.fromstring(str(arguments["VirtualDiskSettingData"]))
     except (ET.ParseError, KeyError):
@@ -314,11 +315,32 @@ METHODS: Mapping[tuple[str, str], Callable[[Call, Any, Mapping[str, Any]], int]]
 }
 
 
-@cmdlet("Invoke-CimMethod", "MethodName", "Arguments", module="cimcmdlets")
+_READER = re.compile(r'-File "([^"]+)" -Pipe "([^"]+)" -Log "([^"]+)"$')
+
+
+def _create_process(call: Call, arguments: Mapping[str, Any]) -> int:
+    """Win32_Process.Create. No program runs here: the model knows the driver's console reader by its command line, and
+    does what that does, copying a VM's serial port from its pipe to a file."""
+    found = _READER.search(str(arguments.get("CommandLine", "")))
+    host = call.model.host
+    if found is None or host.files.get(found[1]) is None:
+        return 9  # path not found
+    for vm in call.model.site.vms[call.model.name].values():
+        if vm.ports.get(1) == rf"\\.\pipe\{found[2]}" and vm.domain.process is not None:
+            before = host.files.get(found[3])
+            vm.domain.console.data = (before.data if isinstance(before, PlainFile) else b"") + vm.domain.console.data
+            host.files.put(found[3], vm.domain.console)
+    return 0
+
+
+@cmdlet("Invoke-CimMethod", "MethodName", "Arguments", "ClassName", "Namespace", module="cimcmdlets")
 def invoke_cim_method(call: Call) -> Iterable[Item]:
-    """Calls a method of the instances that come in."""
+    """Calls a method of the instances that come in, or a static one of a class."""
     method = str(call.need("MethodName"))
     arguments = call.get("Arguments") or {}
+    if (call.text("ClassName").lower(), method.lower()) == ("win32_process", "create"):
+        yield Item("Return", None, {"ReturnValue": _create_process(call, arguments)})
+        return
     for item in call.items or ():
         found = METHODS.get((item.kind, method.lower()))
         if found is None:

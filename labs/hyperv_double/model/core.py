@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from labs.hyperv_double.engine import ErrorRecord
 from labs.hyperv_double.model import errors
 from labs.hyperv_double.model.cmdlets import REGISTRY, Call, Item, cmdlet, none
 from labs.hyperv_double.model.site import Job
@@ -79,7 +80,7 @@ def _jobs(call: Call) -> list[Job]:
     number = call.number("Id")
     if number not in mine:
         raise errors.CmdletError(
-            errors.ErrorRecord(
+            ErrorRecord(
                 f"The command cannot find a job with the job ID {number}.",
                 f"JobWithSpecifiedSessionNotFound,Microsoft.PowerShell.Commands.{call.name.replace('-', '')}Command",
                 "ObjectNotFound",

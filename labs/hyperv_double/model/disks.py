@@ -19,7 +19,7 @@ from labs.simulated.world.storage import COPY_S
 
 
 def serial_shown(identifier: str) -> str:
-    """What a guest shows as a disk's serial: the identifier's bytes as text where they are text, else as hexadecimal."""
+    """What a guest shows as a disk's serial: the identifier's bytes, as text where they are text."""
     raw = uuid.UUID(identifier).bytes_le.rstrip(b"\0")
     return raw.decode("ascii") if raw and all(32 < byte < 127 for byte in raw) else raw.hex()
 

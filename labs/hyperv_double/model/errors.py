@@ -1,6 +1,6 @@
 """Error records as the Hyper-V module and PowerShell write them.
 
-The module puts the HRESULT of the failed job in parentheses into its message; its own exception's HRESULT is the generic
+The module puts the HRESULT of the failed job in parentheses into its message; its own exception's HRESULT is generic,
 0x80131500 (COR_E_EXCEPTION). Codes are from winerror.h.
 """
 

@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Iterable
 from pathlib import PureWindowsPath
 
+from labs.hyperv_double.engine import ErrorRecord
 from labs.hyperv_double.model import errors
 from labs.hyperv_double.model.cmdlets import Call, Item, cmdlet, none
 from labs.hyperv_double.model.disks import users
@@ -99,7 +100,7 @@ def new_item(call: Call) -> Iterable[Item]:
     space = call.model.site.space_of(host, path)
     if host.files.get(path) is not None and not call.switch("Force"):
         raise errors.CmdletError(
-            errors.ErrorRecord(
+            ErrorRecord(
                 f"An item with the specified name {path} already exists.",
                 "DirectoryExist,Microsoft.PowerShell.Commands.NewItemCommand",
                 "ResourceExists",
@@ -139,6 +140,24 @@ def rename_item(call: Call) -> Iterable[Item]:
     host.files.remove(path)
     host.files.put(str(PureWindowsPath(parent(path), str(call.need("NewName")))), file)
     return none()
+
+
+@cmdlet("Set-Content", "LiteralPath", "Path", "Value", "Encoding", module=MANAGEMENT)
+def set_content(call: Call) -> Iterable[Item]:
+    """Writes a text file anew."""
+    host, path = call.model.host, _path(call)
+    call.model.site.space_of(host, path).claim()
+    host.files.put(path, PlainFile(call.text("Value").encode()))
+    return none()
+
+
+@cmdlet("Get-Content", "LiteralPath", "Path", "Raw", "Encoding", module=MANAGEMENT)
+def get_content(call: Call) -> Iterable[Item]:
+    """The text of a file; the model gives it whole."""
+    path, file = _existing(call)
+    if not isinstance(file, PlainFile):
+        raise errors.invalid(call.name, f"{path} is no text.")
+    return [Item("Text", file.data.decode("utf-8", "replace"), {})]
 
 
 @cmdlet("Get-FileHash", "LiteralPath", "Path", "Algorithm", module="microsoft.powershell.utility")

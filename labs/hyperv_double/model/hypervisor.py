@@ -101,7 +101,7 @@ class HyperV(Hypervisor):
 
     def collapse(self, host: Host, domain: Domain) -> None:
         """Merge every layer that no checkpoint needs into the one below it."""
-        while any([self._collapse_one(host, domain, disk.serial) for disk in domain.config.disks]):
+        while any(self._collapse_one(host, domain, disk.serial) for disk in domain.config.disks):
             continue
 
     def _collapse_one(self, host: Host, domain: Domain, serial: str) -> bool:
@@ -117,7 +117,7 @@ class HyperV(Hypervisor):
             if children == [child]:
                 self._merge_down(host, domain, child, path)
                 return True
-        for path in self._unused(host, domain, active, needed):
+        for path in self._unused(host, active, needed):
             host.files.remove(path)
         return False
 
@@ -132,7 +132,7 @@ class HyperV(Hypervisor):
         for snapshot in domain.snapshots.values():
             snapshot.layers = {name: path if at == old else at for name, at in snapshot.layers.items()}
 
-    def _unused(self, host: Host, domain: Domain, active: DiskConfig, needed: set[str]) -> list[str]:
+    def _unused(self, host: Host, active: DiskConfig, needed: set[str]) -> list[str]:
         """Layers of this disk on which nothing stands any more and which nobody names."""
         name = _LAYER.sub("", PureWindowsPath(active.path).stem)
         found = []
@@ -156,6 +156,8 @@ class HyperV(Hypervisor):
         self.keep_files(self.record(domain))
 
     def start(self, host: Host, domain: Domain) -> Steps[None]:
+        # a new worker process has a new pipe, and whoever read the old one has ended with it
+        domain.console = PlainFile()
         yield from super().start(host, domain)
         self.keep_files(self.record(domain))
 
@@ -189,5 +191,6 @@ class HyperV(Hypervisor):
                 move.target.files.remove(snapshot.memory_path)
                 snapshot.memory_path = self.ram_path(vm.domain, snapshot)
                 move.target.files.put(snapshot.memory_path, file)
+        vm.domain.console = PlainFile()
         self._site.vms[move.target.name][vm.id] = vm
         self.keep_files(vm)

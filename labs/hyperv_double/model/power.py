@@ -23,8 +23,8 @@ def require(call: Call, vm: Vm, *states: str) -> None:
             call.name,
             "InvalidState",
             "InvalidOperation",
-            f"'{vm.name}' failed to change state. The operation cannot be performed while the virtual machine is in its "
-            f"current state.",
+            f"'{vm.name}' failed to change state. The operation cannot be performed while the virtual machine is in its"
+            " current state.",
             exception="Microsoft.HyperV.PowerShell.VirtualizationException",
         )
 
@@ -58,7 +58,7 @@ def start_vm(call: Call) -> Work:
 
 @cmdlet("Stop-VM", "TurnOff", "Save")
 def stop_vm(call: Call) -> Iterable[Item] | Work:
-    """Asks the guest; with ``-TurnOff`` cuts the power, with ``-Save`` saves. With ``-Force`` cuts it after five minutes."""
+    """Asks the guest, with ``-Force`` for five minutes only; ``-TurnOff`` cuts the power, ``-Save`` saves."""
     vm, site = one(call), call.model.site
     if call.switch("Save"):
         return save_vm(call)
