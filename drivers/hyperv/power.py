@@ -51,7 +51,7 @@ class Power(ConsoleLog):
                 raise
 
     def _asking(self, here: Located) -> Steps[None]:
-        """Ask the guest to power off, again and again until it has. Never by Stop-VM: in the end that cuts the power."""
+        """Ask the guest to power off, again and again until it has. Never by Stop-VM: at last that cuts the power."""
         asked: float | None = None
         refusal = ""
         while self._again(here).power is not PowerState.STOPPED:
