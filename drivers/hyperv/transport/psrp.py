@@ -10,6 +10,7 @@ import functools
 import time
 import types
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,6 +37,9 @@ PREFERENCES: Mapping[str, str] = {
     "ProgressPreference": "SilentlyContinue",
     "ConfirmPreference": "None",
 }
+
+POOL = "http://schemas.microsoft.com/powershell/" + pypsrp.powershell.DEFAULT_CONFIGURATION_NAME
+"""The resource of which pools are instances."""
 
 CATEGORIES = (
     "NotSpecified",
@@ -149,6 +153,7 @@ class PsrpChannel:
         self._idle_seconds = settings.idle_minutes * 60
         self._connection = self._new()
         self._pool: Any = None
+        self._made: list[str] = []
         self._used = time.monotonic()
 
     def run(self, pipeline: Sequence[Bound], until: float) -> Answer:
@@ -199,6 +204,8 @@ class PsrpChannel:
         pool._serializer = _Serializer()
         pool._fragmenter = pypsrp.powershell.Fragmenter(self._connection.max_payload_size, pool._serializer)
         self._pool = pool
+        # its id is chosen here, so one whose creation was never confirmed can be deleted, too
+        self._made.append(pool.id)
         try:
             pool.open()
         except pypsrp.exceptions.WSManFaultError as error:
@@ -253,18 +260,19 @@ class PsrpChannel:
             adapter.abort()
 
     def discard(self) -> None:
-        pool, self._pool = self._pool, None
+        self._pool = None
         self._connection.close()
-        if pool is None:
+        if not self._made:
             return
         connection = self._new()
         connection.operation_timeout = int(CLEANUP_SECONDS) // 2
         connection.transport.read_timeout = int(CLEANUP_SECONDS) // 2 + 1
-        selectors = pypsrp.wsman.SelectorSet()
-        # a pool's id is chosen here, so one whose creation was never confirmed can be deleted, too
-        selectors.add_option("ShellId", pool.id)
         try:
-            connection.delete(pool.shell.resource_uri, selector_set=selectors)
+            for pool in self._made:
+                selectors = pypsrp.wsman.SelectorSet()
+                selectors.add_option("ShellId", pool)
+                with suppress(pypsrp.exceptions.WSManFaultError):  # it is gone already
+                    connection.delete(POOL, selector_set=selectors)
         finally:
             connection.close()
 

@@ -157,6 +157,7 @@ class WinrsChannel:
         self._idle = f"PT{settings.idle_minutes}M"
         self._protocol, self._wire = self._new()
         self._ids = itertools.count(1)
+        self._made: list[str] = []
         self._shell = ""
         self._command = ""
         self._defined: set[str] = set()
@@ -208,8 +209,11 @@ class WinrsChannel:
         if length > COMMAND_LINE:
             raise HypervisorFailure(f"dispatch.ps1 has grown too long for a command line: {length} characters")
         self._forget()
-        self._shell = str(uuid.uuid4()).upper()
-        self._shell = self._protocol.open_named_shell(self._shell, self._idle)
+        wanted = str(uuid.uuid4()).upper()
+        self._made.append(wanted)
+        self._shell = self._protocol.open_named_shell(wanted, self._idle)
+        if self._shell.upper() != wanted:
+            self._made.append(self._shell)
         # standard input is a pipe, not a console, or PowerShell would not see lines end
         self._command = self._protocol.run_command(self._shell, COMMAND, line, console_mode_stdin=False)
         if not self._command:
@@ -258,17 +262,18 @@ class WinrsChannel:
             self._wire.adapter.abort()
 
     def discard(self) -> None:
-        shell = self._shell
         self._forget()
         self._wire.close_session()
-        if not shell:
+        if not self._made:
             return
         protocol, wire = self._new()
         protocol.operation_timeout_sec = int(CLEANUP_SECONDS) // 2
         wire.read_timeout_sec = int(CLEANUP_SECONDS) // 2 + 1
-        # deleting a shell ends its commands
-        with suppress(winrm.exceptions.WinRMOperationTimeoutError):
-            protocol.close_shell(shell)
+        # deleting a shell ends its commands; one that is gone already is no news
+        for shell in self._made:
+            with suppress(winrm.exceptions.WinRMOperationTimeoutError, winrm.exceptions.WSManFaultError):
+                protocol.close_shell(shell, close_session=False)
+        wire.close_session()
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:

@@ -33,6 +33,8 @@ class Way:
         return f"{self.transport}-{self.auth}-{self.scheme}"
 
 
+DEFAULT = Limits()
+
 WAYS = [
     Way(transport, scheme, auth)
     for transport in ("winrs", "psrp")
@@ -51,7 +53,7 @@ class Bench:
     transports: list[Transport] = field(default_factory=list)
     files: tuple[Path, Path] | None = None
 
-    def serve(self, *, limits: Limits = Limits(), binding: bytes | None = None, expired: bool = False) -> Endpoint:
+    def serve(self, *, limits: Limits = DEFAULT, binding: bytes | None = None, expired: bool = False) -> Endpoint:
         endpoint = Endpoint(
             self.engine,
             accounts={USER: Account(PASSWORD, expired=expired)},
@@ -74,7 +76,7 @@ class Bench:
         return WinrmSettings.model_validate({**values, **changes})
 
     def connect(self, endpoint: Endpoint, password: str = PASSWORD, **changes: object) -> Transport:
-        transport = open_transport("hv1", self.settings(endpoint, **changes), Secret(password), check=lambda step: None)
+        transport = open_transport("hv1", self.settings(endpoint, **changes), Secret(password), check=lambda _: None)
         self.transports.append(transport)
         return transport
 

@@ -11,7 +11,7 @@ from labs.hyperv_double.engine import Command, ErrorRecord, Outcome, Session
 class Echo:
     """Answers every pipeline with one object for its last element.
 
-    `Fail` ends with the error that its parameters give, `Wait` lasts until it is let go, `Many` writes objects of a size.
+    `Fail` ends with the error that its parameters give, `Wait` lasts until it is let go, `Many` writes many objects.
     """
 
     def __init__(self) -> None:

@@ -142,7 +142,7 @@ def test_an_answer_in_the_clear_to_an_encrypted_request_is_refused(
             ask(transport)
 
 
-def test_the_quota_of_shells_is_a_quota(bench: Bench, engine: Echo) -> None:
+def test_the_quota_of_shells_is_a_quota(bench: Bench) -> None:
     endpoint = bench.serve(limits=Limits(shells=1))
     first, second = bench.connect(endpoint), bench.connect(endpoint)
     ask(first)
@@ -182,9 +182,11 @@ def test_a_host_that_is_off_is_unreachable(bench: Bench, endpoint: Endpoint) -> 
 
 def test_a_host_that_dies_under_a_call_is_unreachable(bench: Bench, endpoint: Endpoint, engine: Echo) -> None:
     transport = bench.connect(endpoint)
-    with bench.in_background(lambda: (engine.entered.wait(SECONDS), endpoint.close())):
-        with pytest.raises(HostUnreachable):
-            ask(transport, "Wait")
+    with (
+        bench.in_background(lambda: (engine.entered.wait(SECONDS), endpoint.close())),
+        pytest.raises(HostUnreachable),
+    ):
+        ask(transport, "Wait")
     bench.endpoints.remove(endpoint)
 
 

@@ -42,7 +42,7 @@ def test_an_expired_password_is_denied_and_named_as_a_reason(bench: Bench) -> No
 
 
 @pytest.mark.parametrize("way", HTTPS, ids=str)
-def test_another_channel_binding_is_denied(bench: Bench, tmp_path: Path) -> None:
+def test_another_channel_binding_is_denied(bench: Bench) -> None:
     with pytest.raises(AccessDenied, match="channel binding"):
         ask(bench.connect(bench.serve(binding=b"somebody in the middle")))
 
@@ -169,7 +169,7 @@ def test_the_password_comes_from_a_keyring(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(LabFileError, match="no password of other"):
         password(settings(password_env="", password_keyring="other"))
 
-    def none(service: str, user: str) -> str:
+    def none(*_: str) -> str:
         raise keyring.errors.NoKeyringError("none here")
 
     monkeypatch.setattr(keyring, "get_password", none)

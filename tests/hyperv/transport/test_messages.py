@@ -86,9 +86,11 @@ def test_broken_or_hostile_clixml_is_shown_as_it_is() -> None:
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_run_on_hardware_is_stopped_by_the_doubles_marker(certificate_files: Path, secure: bool) -> None:
     files = (certificate_files / "servercert.pem", certificate_files / "serverkey.pem") if secure else None
-    with Endpoint(Echo(), accounts={}, certificate=files) as endpoint:
-        with pytest.raises(LabError, match="evidence of hardware"):
-            marker.refuse(endpoint.url)
+    with (
+        Endpoint(Echo(), accounts={}, certificate=files) as endpoint,
+        pytest.raises(LabError, match="evidence of hardware"),
+    ):
+        marker.refuse(endpoint.url)
     with pytest.raises(HostDown):
         marker.refuse(endpoint.url)
     marker.check({"Server": "Microsoft-HTTPAPI/2.0"}, "https://hv1/wsman")
