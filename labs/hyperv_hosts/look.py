@@ -34,6 +34,7 @@ SYSTEM = ("Name", "ElementName", "EnabledState", "ProcessID")
 SETTINGS = ("VirtualSystemIdentifier", "VirtualSystemType", "VirtualSystemSubType", "BIOSGUID")
 QUANTITY = ("InstanceID", "VirtualQuantity", "AllocationUnits")
 STORAGE = ("InstanceID", "HostResource")
+DRIVE = ("InstanceID", "ResourceSubType")
 ETHERNET = ("InstanceID", "Address")
 RUN_TIME = ("Name", "PercentGuestRunTime")
 FILE = ("FullName", "PSIsContainer")
@@ -59,6 +60,15 @@ def everything(folders: Iterable[str]) -> Sequence[tuple[Sequence[Element], Sequ
     """The queries behind an inventory."""
     return (
         *VMS,
+        (
+            [
+                cim(
+                    "Msvm_ResourceAllocationSettingData",
+                    Filter="ResourceSubType = 'Microsoft:Hyper-V:Synthetic Disk Drive'",
+                )
+            ],
+            DRIVE,
+        ),
         ([cim("Msvm_EthernetSwitchPort")], PORT),
         ([("Get-NetQosPolicy", {})], POLICY),
         *(([("Get-ChildItem", {"LiteralPath": folder, "Recurse": True, "Force": True})], FILE) for folder in folders),
@@ -95,6 +105,7 @@ class Look:
     files: list[str]
     ports: list[str]
     policies: list[str]
+    drives: list[str]
 
     def domains(self) -> list[HostDomain]:
         return [
@@ -129,6 +140,8 @@ class Look:
             yield Entry(self.host, Kind.FILE, path)
         for port in self.ports:
             yield Entry(self.host, Kind.INTERFACE, port)
+        for drive in self.drives:
+            yield Entry(self.host, Kind.MOUNT, drive)
         for policy in self.policies:
             yield Entry(self.host, Kind.RULE, policy)
 
@@ -136,7 +149,7 @@ class Look:
 def look(session: Session, host: str, folders: Sequence[str] = ()) -> Look:
     """Look at a host; with `folders` at all that lies in them, too."""
     rows = session.ask_all(everything(folders) if folders else VMS)
-    found = Look(host, {}, [], [], [])
+    found = Look(host, {}, [], [], [], [])
     kinds: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         kinds.setdefault(tuple(sorted(row)), []).append(row)
@@ -175,6 +188,9 @@ def look(session: Session, host: str, folders: Sequence[str] = ()) -> Look:
                 vm.run_time += int(row["PercentGuestRunTime"])
     found.files = sorted(str(row["FullName"]) for row in of(FILE))
     found.ports = sorted(f"port {row['Name']} of {row['PermanentAddress']}" for row in of(PORT))
+    found.drives = sorted(
+        f"drive {str(row['InstanceID']).partition(':')[2]}" for row in of(DRIVE) if _owner(found, row) is not None
+    )
     found.policies = sorted(f"policy {row['Name']}" for row in of(POLICY))
     return found
 

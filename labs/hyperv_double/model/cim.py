@@ -125,6 +125,21 @@ def storage_allocations(model: Model) -> Rows:
             )
 
 
+def drives(model: Model) -> Rows:
+    """The drives, with a disk in them or without."""
+    for vm, domain, _ in machines(model):
+        places = [vm.places[disk.slot] for disk in domain.config.disks if disk.slot in vm.places] + vm.empty
+        for place in places:
+            where = f"{place.controller}\\{place.number}\\{place.location}"
+            yield (
+                vm,
+                {
+                    "InstanceID": f"Microsoft:{vm.id.upper()}\\{where}\\D",
+                    "ResourceSubType": "Microsoft:Hyper-V:Synthetic Disk Drive",
+                },
+            )
+
+
 def ethernet_ports(model: Model) -> Rows:
     for vm, _, _ in machines(model):
         for adapter in vm.adapters:
@@ -219,6 +234,7 @@ CLASSES: Mapping[str, Callable[[Model], Rows]] = {
     "msvm_processorsettingdata": processors,
     "msvm_memorysettingdata": memories,
     "msvm_storageallocationsettingdata": storage_allocations,
+    "msvm_resourceallocationsettingdata": drives,
     "msvm_syntheticethernetportsettingdata": ethernet_ports,
     "msvm_ethernetswitchport": switch_ports,
     "msvm_shutdowncomponent": shutdown_components,

@@ -206,6 +206,9 @@ def add_vm_hard_disk_drive(call: Call) -> Iterable[Item]:
             raise errors.invalid(call.name, "A generation 2 virtual machine has no IDE controller.")
         if process is not None and controller == "IDE":
             raise errors.fail(call.name, "InvalidState", "InvalidOperation", f"'{vm.name}' runs.")
+        if not call.has("Path"):
+            vm.empty.append(Place(controller, 0, 63 - len(vm.empty)))
+            continue
         true, layer = layer_at(call, call.text("Path"))
         if any(disk.path == true for disk in domain.config.disks):
             raise HypervisorError("in-use", f"'{true}' is attached to '{vm.name}' already")

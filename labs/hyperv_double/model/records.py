@@ -65,6 +65,8 @@ class Vm:
     places: dict[int, Place] = field(default_factory=dict)
     adapters: list[Adapter] = field(default_factory=list)
     ports: dict[int, str] = field(default_factory=dict)
+    empty: list[Place] = field(default_factory=list)
+    """Drives with no disk in them."""
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     version: str = "9.0"
 
