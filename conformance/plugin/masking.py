@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
-from conformance.lab.inventory import LabInventory
+from conformance.lab.inventory import LabInventory, WinrmShell
 
 _ENDINGS = ("PASSWORD", "TOKEN", "SECRET", "KEY_FILE")
 _SHORTEST = 4
@@ -27,14 +28,28 @@ class Mask:
         return text
 
 
+def _lines(file: str) -> list[str]:
+    """The lines of a file that holds a secret; none if it cannot be read, which whoever needs it will say."""
+    try:
+        return Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
 def of_labs(labs: Iterable[LabInventory]) -> Mask:
     """The mask of a run: secrets of the environment, and those that the labs' target options name or hold."""
     secrets = [value for name, value in os.environ.items() if name.upper().endswith(_ENDINGS)]
     for lab in labs:
+        for host in lab.hosts:
+            if isinstance(host.shell, WinrmShell):
+                secrets.append(os.environ.get(host.shell.password_env or "", ""))
+                secrets += _lines(str(host.shell.password_file or ""))
         for target in lab.targets:
             for key, value in target.options.items():
                 if key.endswith("_env"):
                     secrets.append(os.environ.get(str(value), ""))
+                elif key.endswith("password_file"):
+                    secrets += _lines(str(value))
                 elif "password" in key and not key.endswith("_file"):
                     secrets.append(str(value))
     return Mask(secrets)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pypsrp.complex_objects
 import pypsrp.exceptions
+import pypsrp.messages
 import pypsrp.powershell
 import pypsrp.serializer
 import pypsrp.wsman
@@ -85,6 +86,31 @@ class _Serializer(pypsrp.serializer.Serializer):
         if isinstance(element, str) and "<!" in element:
             raise HypervisorFailure("CLIXML with a document type; refused")
         return super().deserialize(element, metadata, clear)
+
+
+class _OneStatement(pypsrp.complex_objects.Pipeline):
+    """A pipeline of one statement. pypsrp copies every command twice, for a parser that it no longer uses."""
+
+    def _get_statements(self) -> list[list[Any]]:
+        self.commands[-1].end_of_statement = True
+        return [self.commands]
+
+
+def _begin(shell: Any) -> None:
+    """Send a pipeline of one statement, without input, as pypsrp's `begin_invoke` does."""
+    objects = pypsrp.complex_objects
+    statement = _OneStatement(is_nested=False, cmds=shell.commands, history=None, redirect_err_to_out=False)
+    shell._invoke(
+        pypsrp.messages.CreatePipeline(
+            True,
+            objects.ApartmentState(value=objects.ApartmentState.UNKNOWN),
+            objects.RemoteStreamOptions(value=objects.RemoteStreamOptions.ADD_INVOCATION_INFO),
+            False,
+            objects.HostInfo(host=None),
+            statement,
+            False,
+        )
+    )
 
 
 def _connection(url: str, settings: WinrmSettings, secret: Secret) -> Any:
@@ -188,7 +214,7 @@ class PsrpChannel:
                 shell.add_cmdlet(step.name)
             shell.add_parameters({name: _tagged(value) for name, value in step.parameters.items()})
         try:
-            shell.begin_invoke()
+            _begin(shell)
         except ConnectionGone:
             self._drop_connection()
             raise NotDelivered("the connection was lost while it was not used") from None
