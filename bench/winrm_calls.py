@@ -104,7 +104,7 @@ def main() -> None:
     server.start()
     urls = here.recv()
 
-    plain = winrm.Session(urls[0], auth=(USER, PASSWORD), transport="ntlm")
+    plain = winrm.Session(urls[0], auth=(USER, PASSWORD), transport="ntlm", proxy=None, ca_trust_path=None)
     slow = measure("plain pywinrm run_ps", lambda: run_ps(plain), max(20, options.calls // 5))
     for name, transport in (("kept shell (winrs)", "winrs"), ("runspace pool (psrp)", "psrp")):
         kept = connect(urls[0], transport)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from conformance.errors import MissingRequirement
 from drivers.hyperv.transport.base import Command, JsonValue, RemoteError, Result, Script, Step, Transport
@@ -21,6 +22,14 @@ __all__ = [
     "open_transport",
 ]
 
+LIBRARIES = {
+    ("winrs", "kerberos"): ("kerberos", "hyperv-kerberos"),
+    ("psrp", "kerberos"): ("gssapi", "hyperv-kerberos"),
+    ("winrs", "credssp"): ("requests_credssp", "hyperv-credssp"),
+    ("psrp", "credssp"): ("requests_credssp", "hyperv-credssp"),
+}
+"""What ways to log in need besides the client libraries: the module, and the extra that brings it."""
+
 
 def open_transport(
     host: str, settings: WinrmSettings, secret: Secret, *, check: Callable[[Step], None] | None = None
@@ -33,7 +42,7 @@ def open_transport(
         check: Refuses what the driver must not send; None: all that `cmdlets.toml` does not have.
 
     Raises:
-        MissingRequirement: The client libraries are not installed.
+        MissingRequirement: The client libraries, or those for this way to log in, are not installed.
     """
     try:
         from drivers.hyperv.transport.psrp import PsrpChannel
@@ -45,6 +54,12 @@ def open_transport(
         ) from None
     from drivers.hyperv import cmdlets
 
+    module, extra = LIBRARIES.get((settings.transport, settings.auth), ("", ""))
+    if module and find_spec(module) is None:
+        raise MissingRequirement(
+            f"auth = {settings.auth} by {settings.transport} needs the library {module}",
+            hint=f"pip install 'hvconform[{extra}]'",
+        )
     url = settings.endpoints[host]
 
     def make() -> Channel:

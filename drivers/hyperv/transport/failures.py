@@ -105,10 +105,6 @@ def _made(error: Exception, host: str) -> DriverError | LabError:
         return MissingRequirement(
             f"host {host}: {error}", hint="pip install 'hvconform[hyperv-kerberos,hyperv-credssp]'"
         )
-    if isinstance(error, winrm.exceptions.WinRMError) and "not installed" in str(error):
-        return MissingRequirement(
-            f"host {host}: {error}", hint="pip install 'hvconform[hyperv-kerberos,hyperv-credssp]'"
-        )
     if isinstance(error, OSError):
         return HostUnreachable(f"the connection broke: {error}")
     if isinstance(error, spnego.exceptions.SpnegoError):

@@ -91,7 +91,9 @@ class _Serializer(pypsrp.serializer.Serializer):
 class _OneStatement(pypsrp.complex_objects.Pipeline):
     """A pipeline of one statement. pypsrp copies every command twice, for a parser that it no longer uses."""
 
-    def _get_statements(self) -> list[list[Any]]:
+    commands: Any
+
+    def _get_statements(self) -> list[Any]:
         self.commands[-1].end_of_statement = True
         return [self.commands]
 
@@ -116,16 +118,18 @@ def _begin(shell: Any) -> None:
 def _connection(url: str, settings: WinrmSettings, secret: Secret) -> Any:
     """pypsrp's client of the WinRM service, under the rules of `wire`; contacts nobody."""
     parts = urlsplit(url)
-    basic = settings.auth == "basic"
+    # requests takes text for Latin-1
+    login: tuple[Any, Any] = (settings.user or None, secret.reveal() or None)
+    if settings.auth == "basic":
+        login = (settings.user.encode(), secret.reveal().encode())
     connection = pypsrp.wsman.WSMan(
         parts.hostname or "",
         port=parts.port or (5986 if parts.scheme == "https" else 5985),
         path=parts.path.strip("/") or "wsman",
         ssl=parts.scheme == "https",
         auth=settings.auth,
-        # requests takes text for Latin-1
-        username=settings.user.encode() if basic else settings.user or None,
-        password=secret.reveal().encode() if basic else secret.reveal() or None,
+        username=login[0],
+        password=login[1],
         cert_validation=settings.verify,
         connection_timeout=round(settings.connect_seconds),
         read_timeout=POLL_SECONDS + 10,

@@ -14,6 +14,7 @@ import keyring.errors
 import pytest
 
 from conformance.errors import AccessDenied, HostUnreachable, LabFileError, MissingRequirement
+from drivers.hyperv import transport as transports
 from drivers.hyperv.transport import Secret, WinrmSettings
 from drivers.hyperv.transport.settings import check_files, password
 from labs.hyperv_double.endpoint import Endpoint
@@ -86,12 +87,26 @@ def test_a_proxy_or_netrc_of_the_environment_has_no_say(
     assert ask(bench.connect(endpoint)) != []
 
 
-def test_the_login_can_be_passed_on_only_where_it_was_delegated(bench: Bench, endpoint: Endpoint) -> None:
+def test_the_login_can_be_passed_on_only_where_it_was_delegated(
+    bench: Bench, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transports, "find_spec", lambda _: True)
     assert not bench.connect(endpoint).delegates
     assert bench.connect(endpoint, auth="kerberos", kerberos_delegation=True).delegates
     assert not bench.connect(endpoint, auth="kerberos").delegates
     if bench.way.scheme == "https":
         assert bench.connect(endpoint, auth="credssp").delegates
+
+
+@pytest.mark.parametrize("auth", ["kerberos", "credssp"])
+def test_a_missing_library_is_named_before_anybody_is_contacted(
+    bench: Bench, endpoint: Endpoint, auth: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transports, "find_spec", lambda _: None)
+    with pytest.raises(MissingRequirement, match=f"auth = {auth}") as caught:
+        bench.connect(endpoint, auth=auth)
+    assert f"hvconform[hyperv-{auth}]" in caught.value.hint
+    assert endpoint.counts.connections == 0
 
 
 # options
