@@ -24,7 +24,7 @@ from conformance.lab.inventory import LabInventory, Storage, Target
 from conformance.model import PowerState, Progress
 from drivers.hyperv import naming
 from drivers.hyperv.hosts import Hosts
-from drivers.hyperv.operations import Counter, Polled, Steps
+from drivers.hyperv.operations import Polled, Steps, UnderWay
 from drivers.hyperv.options import Options
 from drivers.hyperv.transport.base import Command, JsonValue, RemoteError
 
@@ -118,7 +118,7 @@ class Base(Driver, ABC):
         self._target = target
         self._options = options
         self._hosts = hosts
-        self._under_way = Counter()
+        self._under_way = UnderWay()
         self._last: dict[str, str] = {}
 
     # asking
@@ -237,15 +237,17 @@ class Base(Driver, ABC):
         abort: Callable[[], None] | None = None,
     ) -> Operation[T]:
         """Steps as an operation."""
-        self._under_way.begin()
-        return Polled(
+        number = self._under_way.begin()
+        made = Polled(
             self._told(operation, vm, steps),
             operation=operation,
             vm=vm,
             abandon=abandon,
             abort=abort,
-            at_end=self._under_way.end,
+            at_end=lambda: self._under_way.end(number),
         )
+        self._under_way.keep(number, made)
+        return made
 
     def _told(self, operation: str, vm: str | None, steps: Steps[T]) -> Steps[T]:
         with self._about(operation, vm):

@@ -6,9 +6,10 @@ and deadlines are those of the host, and whoever waits is the only one who spend
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Generator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from conformance import driver as interface
 from conformance.errors import Timeout, Unsupported
@@ -119,22 +120,31 @@ class Polled(Generic[T]):
             self._abort()
 
 
-class Counter:
-    """How many operations are under way, so that closing can wait for the last one."""
+class UnderWay:
+    """The operations that have not ended: kept, so that none ends because nobody holds it any more."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._count = 0
+        self._kept: dict[int, Polled[Any] | None] = {}
+        self._numbers = itertools.count()
         self._then: Callable[[], None] | None = None
 
-    def begin(self) -> None:
+    def begin(self) -> int:
+        """Count an operation that is about to begin; returns its number."""
         with self._lock:
-            self._count += 1
+            number = next(self._numbers)
+            self._kept[number] = None
+            return number
 
-    def end(self) -> None:
+    def keep(self, number: int, operation: Polled[Any]) -> None:
         with self._lock:
-            self._count -= 1
-            then = self._then if self._count == 0 else None
+            if number in self._kept:
+                self._kept[number] = operation
+
+    def end(self, number: int) -> None:
+        with self._lock:
+            self._kept.pop(number, None)
+            then = None if self._kept else self._then
         if then is not None:
             then()
 
@@ -142,6 +152,6 @@ class Counter:
         """Do `then` at once, or when the last operation has ended: a shell that is closed takes its jobs with it."""
         with self._lock:
             self._then = then
-            idle = self._count == 0
+            idle = not self._kept
         if idle:
             then()

@@ -102,15 +102,20 @@ def fill(session: Session, folder: str) -> Iterator[None]:
         )
     path, trial = f"{folder}\\hvconform-full.vhdx", f"{folder}\\hvconform-trial.vhdx"
     size = (int(volume["SizeRemaining"]) - _SLACK_BYTES) >> 20 << 20
+    if size <= 0:
+        raise FaultNotFired(f"{folder} is full already")
     session.ask(("New-VHD", {"Path": path, "Fixed": True, "SizeBytes": size}))
     try:
         try:
             session.ask(("New-VHD", {"Path": trial, "Fixed": True, "SizeBytes": 2 * _SLACK_BYTES}))
         except ProbeFailed:
-            yield
+            full = True
         else:
+            full = False
             session.ask(("Remove-Item", {"LiteralPath": trial, "Force": True}))
+        if not full:
             raise FaultNotFired(f"{folder} was filled and still takes data")
+        yield
     finally:
         session.ask(("Remove-Item", {"LiteralPath": path, "Force": True}))
 

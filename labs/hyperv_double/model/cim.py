@@ -250,7 +250,7 @@ _CONDITION = re.compile(r"\s*(\w+)\s*(=|<>|LIKE)\s*(?:'((?:[^'\\]|\\.|'')*)'|(\d
 
 def matches(filter: str, row: Mapping[str, Any]) -> bool:
     """A WQL condition: comparisons joined by AND; texts are compared without case."""
-    at = 0
+    at, fits = 0, True
     while at < len(filter):
         found = _CONDITION.match(filter, at)
         if found is None:
@@ -262,15 +262,14 @@ def matches(filter: str, row: Mapping[str, Any]) -> bool:
             holds = re.fullmatch(re.escape(wanted).replace("%", ".*"), value, re.DOTALL) is not None
         else:
             holds = (value == wanted) is (operator == "=")
-        if not holds:
-            return False
+        fits = fits and holds
         at = found.end()
         if at < len(filter):
             joined = re.compile(r"AND\b", re.IGNORECASE).match(filter, at)
             if joined is None:
                 raise ValueError(filter)
             at = joined.end()
-    return True
+    return fits
 
 
 @cmdlet("Get-CimInstance", "ClassName", "Namespace", "Filter", "Property", module="cimcmdlets")
@@ -284,6 +283,7 @@ def get_cim_instance(call: Call) -> Iterable[Item]:
     if virtual and not call.model.host.management_up:
         raise errors.cim_error(call.name, "Provider failure ", "HRESULT 0x80041004", "NotSpecified", 0x80131500)
     try:
+        matches(call.text("Filter"), {})  # a query that is none is an error even where there is nothing
         found = [(ref, row) for ref, row in source(call.model) if matches(call.text("Filter"), row)]
     except ValueError:
         raise errors.cim_error(

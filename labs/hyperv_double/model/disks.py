@@ -97,6 +97,7 @@ def new_vhd(call: Call) -> Iterable[Item]:
     space = call.model.site.space_of(host, path)
     if call.model.site.file(host, path) is not None:
         raise HypervisorError("exists", f"'{path}': The file exists")
+    call.model.site.need_folder(host, path)
     if suffix(path) not in KINDS:
         raise errors.invalid(call.name, f"'{path}' is no name for a virtual hard disk.")
     space.claim()
@@ -128,7 +129,9 @@ def convert_vhd(call: Call) -> Work:
             raise HypervisorError("exists", f"'{target}': The file exists")
         space = model.site.space_of(host, target)
         space.claim()
+        model.site.need_folder(host, target)
         yield COPY_S
+        model.site.need_folder(host, target)
         copy = layer.flat(space)
         copy.identifier = model.site.world.new_uuid()
         host.files.put(target, copy)

@@ -19,6 +19,7 @@ CODES: Mapping[str, tuple[int, str, str]] = {
     "in-use": (0x80070020, "ObjectInUse", "ResourceBusy"),
     "exists": (0x80070050, "OperationFailed", "NotSpecified"),
     "no-file": (0x80070002, "OperationFailed", "NotSpecified"),
+    "no-path": (0x80070003, "OperationFailed", "NotSpecified"),
     "bad-image": (0xC03A0014, "OperationFailed", "NotSpecified"),
     "unreachable": (0x800706BA, "OperationFailed", "NotSpecified"),
     "link-lost": (0x80072745, "OperationFailed", "NotSpecified"),

@@ -110,6 +110,13 @@ class Site:
     def space_of(self, host: Host, path: str) -> Space:
         return host.spaces[self.storage_of(path)]
 
+    def need_folder(self, host: Host, path: str) -> None:
+        """Raise ``no-path`` where the folder that a file is to lie in is not there."""
+        folder = str(PureWindowsPath(path).parent)
+        roots = {str(storage.path).casefold() for storage in self.world.inventory.storages}
+        if folder.casefold() not in roots and self.file(host, folder) is None:
+            raise HypervisorError("no-path", f"'{path}': The system cannot find the path specified")
+
     def true_path(self, host: Host, path: str) -> str:
         """A path as it is written on the disk: Windows does not mind its case."""
         path = str(PureWindowsPath(path))
