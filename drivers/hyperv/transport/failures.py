@@ -75,6 +75,11 @@ def fault_code(error: BaseException) -> int | None:
     return None
 
 
+def refused(error: Exception) -> bool:
+    """Whether the login was refused, so that nothing can have been made, and nobody should try again."""
+    return isinstance(_made(error, ""), AccessDenied)
+
+
 def translate(error: Exception, *, host: str, secret: Secret) -> DriverError | LabError:
     """Any exception of pywinrm, pypsrp, requests or spnego as one of ours, without any secret in it."""
     made = _made(error, host)
@@ -93,6 +98,8 @@ def _made(error: Exception, host: str) -> DriverError | LabError:
         return _of_fault(error, code)
     if isinstance(error, pypsrp.exceptions.AuthenticationError | winrm.exceptions.AuthenticationError):
         return AccessDenied(DENIED, code=401)
+    if type(error).__module__.partition(".")[0] == "requests_credssp":  # an optional library
+        return AccessDenied(DENIED)
     if isinstance(error, PermissionError):  # requests_ntlm, when the server breaks the exchange off
         return AccessDenied(DENIED)
     if isinstance(error, winrm.exceptions.WinRMTransportError | pypsrp.exceptions.WinRMTransportError):

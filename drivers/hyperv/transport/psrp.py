@@ -240,6 +240,10 @@ class PsrpChannel:
             pool.open()
         except pypsrp.exceptions.WSManFaultError as error:
             self._still_opening(error)
+        except Exception as error:
+            if failures.refused(error):
+                self._made.remove(pool.id)
+            raise
         while pool.state == pypsrp.complex_objects.RunspacePoolState.NEGOTIATION_SENT:
             if time.monotonic() >= until:
                 raise HostUnreachable("the runspace pool did not open in time")

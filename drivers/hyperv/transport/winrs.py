@@ -211,7 +211,12 @@ class WinrsChannel:
         self._forget()
         wanted = str(uuid.uuid4()).upper()
         self._made.append(wanted)
-        self._shell = self._protocol.open_named_shell(wanted, self._idle)
+        try:
+            self._shell = self._protocol.open_named_shell(wanted, self._idle)
+        except Exception as error:
+            if failures.refused(error):
+                self._made.remove(wanted)
+            raise
         if self._shell.upper() != wanted:
             self._made.append(self._shell)
         # standard input is a pipe, not a console, or PowerShell would not see lines end
@@ -269,11 +274,13 @@ class WinrsChannel:
         protocol, wire = self._new()
         protocol.operation_timeout_sec = int(CLEANUP_SECONDS) // 2
         wire.read_timeout_sec = int(CLEANUP_SECONDS) // 2 + 1
-        # deleting a shell ends its commands; one that is gone already is no news
-        for shell in self._made:
-            with suppress(winrm.exceptions.WinRMOperationTimeoutError, winrm.exceptions.WSManFaultError):
-                protocol.close_shell(shell, close_session=False)
-        wire.close_session()
+        try:
+            # deleting a shell ends its commands; one that is gone already is no news
+            for shell in self._made:
+                with suppress(winrm.exceptions.WinRMOperationTimeoutError, winrm.exceptions.WSManFaultError):
+                    protocol.close_shell(shell, close_session=False)
+        finally:
+            wire.close_session()
 
 
 def _chunks(data: bytes) -> Iterator[bytes]:

@@ -49,6 +49,7 @@ class Counts:
     encrypted: int = 0
     clear: int = 0
     logins: int = 0
+    refused: int = 0
 
 
 class Endpoint:
@@ -60,6 +61,8 @@ class Endpoint:
         certificate: Files of certificate and key, in PEM, for HTTPS; None: HTTP, with encrypted messages only.
         binding: The certificate that logins have to be bound to, in DER; by default the server's own.
         basic: Whether Basic is offered; over HTTP it is never.
+        credssp: Whether CredSSP is.
+        authority: PEM file of the authority whose client certificates are logins: the common name is the user.
         limits: Quotas.
         port: 0: any that is free.
     """
@@ -72,6 +75,8 @@ class Endpoint:
         certificate: tuple[Path, Path] | None = None,
         binding: bytes | None = None,
         basic: bool = True,
+        credssp: bool = True,
+        authority: Path | None = None,
         limits: Limits = Limits(),
         port: int = 0,
     ) -> None:
@@ -84,6 +89,7 @@ class Endpoint:
         self.shells: dict[str, Shell | Pool] = {}
         self.tls = certificate is not None
         self.basic = basic and self.tls
+        self.credssp = credssp
         self.accounts = Accounts(accounts)
         self.certificate = binding
         self._connections: set[socket.socket] = set()
@@ -91,6 +97,9 @@ class Endpoint:
         if certificate is not None:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(*certificate)
+            if authority is not None:
+                self._context.verify_mode = ssl.CERT_OPTIONAL
+                self._context.load_verify_locations(authority)
             self.certificate = binding or ssl.PEM_cert_to_DER_cert(certificate[0].read_text(encoding="ascii"))
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.endpoint = self
@@ -236,6 +245,16 @@ class Endpoint:
             return soap.created(request.resource, id, "stdout stderr", login.user)
 
 
+def _common_name(sock: socket.socket) -> str:
+    """The name in the certificate that the client showed; empty without one."""
+    shown: Any = sock.getpeercert() if isinstance(sock, ssl.SSLSocket) else None
+    for part in (shown or {}).get("subject", ()):
+        for name, value in part:
+            if name == "commonName":
+                return str(value)
+    return ""
+
+
 class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
@@ -267,7 +286,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         endpoint = self.server.endpoint
-        self.login = Login(endpoint.accounts, certificate=endpoint.certificate, basic=endpoint.basic)
+        self.login = Login(
+            endpoint.accounts,
+            certificate=endpoint.certificate,
+            basic=endpoint.basic,
+            credssp=endpoint.credssp,
+            client=_common_name(self.connection),
+        )
 
     def do_POST(self) -> None:
         endpoint = self.server.endpoint
@@ -279,6 +304,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if (authorization := self.headers.get("Authorization")) is not None:
             step = self.login.step(authorization)
             if step is not None:
+                endpoint.counts.refused += step == self.login.offers
                 return self._reply(step.status, b"", step.headers)
             endpoint.counts.logins += 1
         if not self.login.user:
@@ -286,7 +312,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._reply(offers.status, b"", offers.headers)
         if not data:
             return self._reply(200, b"")
-        encrypted = "multipart/encrypted" in self.headers.get("Content-Type", "")
+        encrypted = "multipart/" in self.headers.get("Content-Type", "")
         if encrypted:
             try:
                 data = self.login.decrypt(data)

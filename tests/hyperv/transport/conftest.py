@@ -53,10 +53,19 @@ class Bench:
     transports: list[Transport] = field(default_factory=list)
     files: tuple[Path, Path] | None = None
 
-    def serve(self, *, limits: Limits = DEFAULT, binding: bytes | None = None, expired: bool = False) -> Endpoint:
+    def serve(
+        self,
+        *,
+        limits: Limits = DEFAULT,
+        binding: bytes | None = None,
+        expired: bool = False,
+        authority: Path | None = None,
+        user: str = USER,
+    ) -> Endpoint:
         endpoint = Endpoint(
             self.engine,
-            accounts={USER: Account(PASSWORD, expired=expired)},
+            accounts={user: Account(PASSWORD, expired=expired)},
+            authority=authority,
             certificate=self.files if self.way.scheme == "https" else None,
             binding=binding,
             limits=limits,

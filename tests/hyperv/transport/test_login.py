@@ -21,6 +21,8 @@ from labs.hyperv_double.endpoint import Endpoint
 from labs.kvm import certificates
 from tests.hyperv.transport.conftest import PASSWORD, USER, Bench, Way, ask
 
+ALL = [Way(transport, scheme, "ntlm") for transport in ("winrs", "psrp") for scheme in ("http", "https")]
+
 HTTPS = [Way(transport, "https", "ntlm") for transport in ("winrs", "psrp")]
 
 
@@ -28,6 +30,8 @@ def test_a_wrong_password_is_denied(bench: Bench, endpoint: Endpoint) -> None:
     with pytest.raises(AccessDenied) as caught:
         ask(bench.connect(endpoint, "another-s3cret"))
     assert caught.value.host == "hv1"
+    bench.transports[-1].close()
+    assert endpoint.counts.refused == 1, "each further try counts towards a lockout"
     assert "another-s3cret" not in f"{caught.value} {caught.value!r}"
     assert endpoint.counts.requests == {}
 
@@ -96,6 +100,43 @@ def test_the_login_can_be_passed_on_only_where_it_was_delegated(
     assert not bench.connect(endpoint, auth="kerberos").delegates
     if bench.way.scheme == "https":
         assert bench.connect(endpoint, auth="credssp").delegates
+
+
+@pytest.mark.parametrize("way", ALL, ids=str)
+def test_credssp_hands_the_login_over_for_a_second_hop(bench: Bench, endpoint: Endpoint) -> None:
+    transport = bench.connect(endpoint, auth="credssp")
+    assert ask(transport, Name="x" * 50_000) != []  # more than a TLS record holds
+    assert len(ask(transport, "Many", Count=50)) == 50  # type: ignore[arg-type]
+    session = bench.engine.sessions[-1]
+    assert (session.user, session.auth, session.delegated) == (USER, "credssp", True)
+    assert (endpoint.counts.clear == 0) == (bench.way.scheme == "http")
+
+
+@pytest.mark.parametrize("way", ALL, ids=str)
+def test_a_wrong_password_is_denied_by_credssp_too(bench: Bench, endpoint: Endpoint) -> None:
+    with pytest.raises(AccessDenied):
+        ask(bench.connect(endpoint, "another-s3cret", auth="credssp"))
+    assert endpoint.counts.logins == 0
+    assert endpoint.counts.requests == {}
+
+
+@pytest.mark.parametrize("way", HTTPS, ids=str)
+def test_a_client_certificate_is_a_login(bench: Bench, certificate_files: Path, tmp_path: Path) -> None:
+    files = {name: str(certificate_files / f"{name}.pem") for name in ("clientcert", "clientkey")}
+    options = {"auth": "certificate", "user": "", "password_env": ""}
+    endpoint = bench.serve(authority=certificate_files / "cacert.pem", user="localhost")
+    good = bench.connect(endpoint, client_cert=files["clientcert"], client_key=files["clientkey"], **options)
+    assert ask(good) != []
+    assert (bench.engine.sessions[-1].user, bench.engine.sessions[-1].auth) == ("localhost", "certificate")
+
+    nobody = bench.serve(authority=certificate_files / "cacert.pem")
+    with pytest.raises(AccessDenied, match="client certificate that it knows"):
+        ask(bench.connect(nobody, client_cert=files["clientcert"], client_key=files["clientkey"], **options))
+
+    certificates.write(tmp_path, {"localhost": ["127.0.0.1"]})
+    foreign = {"client_cert": str(tmp_path / "clientcert.pem"), "client_key": str(tmp_path / "clientkey.pem")}
+    with pytest.raises(HostUnreachable):
+        ask(bench.connect(endpoint, **foreign, **options))
 
 
 @pytest.mark.parametrize("auth", ["kerberos", "credssp"])
