@@ -134,6 +134,19 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at on a target's hosts. `how` is the way out where it is not `ok`.
+
+    `needed` is False where only some capability is missing without it.
+    """
+
+    what: str
+    ok: bool
+    how: str = ""
+    needed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class DiskSpec:
     """A disk made with the VM, owned by it and deleted with it. `serial` is what the guest shows (up to 20 ASCII)."""
 

@@ -14,8 +14,8 @@ from drivers.hyperv import naming, options
 from drivers.hyperv.base import Located, Row
 from drivers.hyperv.checkpoints import Checkpoints
 from drivers.hyperv.clone import CloneVm
+from drivers.hyperv.diagnosis import Diagnose
 from drivers.hyperv.hosts import Hosts
-from drivers.hyperv.migration import Migration
 from drivers.hyperv.nics import FIELDS
 from drivers.hyperv.resize import Sizes
 from drivers.hyperv.transport import Command, open_transport
@@ -51,7 +51,7 @@ DOUBLE = "hvconform"
 """Manufacturer of the hosts of our own double, which says so of itself."""
 
 
-class HypervDriver(Checkpoints, CloneVm, Sizes, Migration, VolumeStore):
+class HypervDriver(Checkpoints, CloneVm, Sizes, Diagnose, VolumeStore):
     """Hyper-V hosts through the Hyper-V PowerShell module."""
 
     name: ClassVar[str] = "hyperv"

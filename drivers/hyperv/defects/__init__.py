@@ -8,7 +8,8 @@ from typing import Any
 from conformance.driver import Completed, Driver, Operation
 from conformance.errors import DriverError, InvalidState, NotFound
 from conformance.model import PowerState, VmState
-from drivers.hyperv.base import Base, Located, Rows
+from drivers.hyperv.base import Located, Rows
+from drivers.hyperv.driver import HypervDriver
 from drivers.hyperv.operations import Steps
 from drivers.hyperv.transport.base import Command
 from drivers.wrapping import Defect
@@ -16,17 +17,11 @@ from drivers.wrapping import Defect
 __all__ = ["DEFECTS"]
 
 
-class _Parts(Base):
-    """What the classes below override, with the rest of the driver behind them."""
-
-    inner: Any
-
-
-class AttachLeaksDrive(_Parts):
+class AttachLeaksDrive(HypervDriver):
     def attach_volume(self, vm: str, volume: str) -> Operation[None]:
         """Adds the drive first, and leaves it empty when there is no disk for it."""
         try:
-            attaching: Operation[None] = super().attach_volume(vm, volume)  # type: ignore[misc]  # of the driver behind
+            attaching: Operation[None] = super().attach_volume(vm, volume)
         except DriverError:
             here = self._locate(vm, "attach_volume")
             self._vm_ask(here, "attach_volume", Command("Add-VMHardDiskDrive", {"ControllerType": "SCSI"}))
@@ -34,7 +29,7 @@ class AttachLeaksDrive(_Parts):
         return attaching
 
 
-class InvalidStateIsSuccess(_Parts):
+class InvalidStateIsSuccess(HypervDriver):
     """Takes 32775, invalid state, for success."""
 
     def _require(self, here: Located, allowed: Any, operation: str) -> PowerState:
@@ -52,7 +47,7 @@ class InvalidStateIsSuccess(_Parts):
             return []
 
 
-class NameIsWildcard(_Parts):
+class NameIsWildcard(HypervDriver):
     def find(self, name: str) -> str:
         for host in self._hosts.names:
             try:
@@ -64,23 +59,23 @@ class NameIsWildcard(_Parts):
         raise NotFound(f"no VM named {name!r}", operation="find", vm=name)
 
 
-class SourceFolderLeft(_Parts):
+class SourceFolderLeft(HypervDriver):
     def _is_same_folder(self, move: Any) -> bool:  # noqa: ARG002
         return True
 
 
-class MergeNotAwaited(_Parts):
+class MergeNotAwaited(HypervDriver):
     def _settled(self, here: Located, phase: str) -> Steps[Located]:  # noqa: ARG002
         return here
         yield  # a generator all the same
 
 
-class DisksLeft(_Parts):
+class DisksLeft(HypervDriver):
     def _remove_folder(self, host: str, folder: str) -> None:
         """Remove-VM is all that is done."""
 
 
-class NoIdentifier(_Parts):
+class NoIdentifier(HypervDriver):
     def _identify(self, host: str, path: str, serial: str) -> None:
         """A disk keeps the identifier that Hyper-V gave it."""
 
@@ -89,15 +84,15 @@ class NoIdentifier(_Parts):
         yield
 
 
-class NicNotReplugged(_Parts):
+class NicNotReplugged(HypervDriver):
     def resize(self, vm: str, *, vcpus: int | None = None, memory_mib: int | None = None) -> Operation[None]:
-        super().resize(vm, vcpus=vcpus, memory_mib=memory_mib).wait()  # type: ignore[misc]
+        super().resize(vm, vcpus=vcpus, memory_mib=memory_mib).wait()
         here = self._locate(vm, "resize")
         self._vm_ask(here, "resize", Command("Get-VMNetworkAdapter"), Command("Disconnect-VMNetworkAdapter"))
         return Completed(None)
 
 
-class StateComparedByIdentity(_Parts):
+class StateComparedByIdentity(HypervDriver):
     """A state that was seen once is never found to have changed."""
 
     def get(self, vm: str) -> VmState:
@@ -113,22 +108,21 @@ class StateComparedByIdentity(_Parts):
         return stopping
 
 
-class CapacityUnchecked(_Parts):
+class CapacityUnchecked(HypervDriver):
     def _check_capacity(self, host: str, operation: str, vm: str, *, memory_mib: int = 0, vcpus: int = 0) -> None:
         """Hyper-V takes any size for a VM that is off."""
 
 
-def _planting(broken: type[_Parts]) -> Callable[[Driver], Driver]:
+def _planting(broken: type[HypervDriver]) -> Callable[[Driver], Driver]:
     def plant(driver: Driver) -> Driver:
-        # the broken part in front of the driver's own
-        driver.__class__ = type(broken.__name__, (broken, type(driver)), {"name": driver.name})
+        driver.__class__ = broken
         return driver
 
     return plant
 
 
 def _inside(
-    name: str, broken: type[_Parts], source: str, description: str, caught_by: tuple[str, ...], observer: str
+    name: str, broken: type[HypervDriver], source: str, description: str, caught_by: tuple[str, ...], observer: str
 ) -> Defect:
     return Defect(name, source, description, caught_by, observer, _planting(broken), only="hyperv")
 

@@ -5,6 +5,7 @@ from labs.hyperv_double.model import (
     cim,
     core,
     disks,
+    doctor,
     files,
     migration,
     network,
@@ -17,5 +18,5 @@ from labs.hyperv_double.model.site import MARKER, Knobs, Site, site_of
 
 __all__ = ["MARKER", "Knobs", "Model", "Site", "site_of"]
 
-PARTS = (vms, power, checkpoints, disks, network, migration, cim, files, system, core)
+PARTS = (vms, power, checkpoints, disks, network, migration, cim, files, system, core, doctor)
 """Modules whose cmdlets are registered by being imported."""
