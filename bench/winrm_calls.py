@@ -18,7 +18,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,19 +74,25 @@ def run_ps(session: winrm.Session) -> None:
     assert b"Running" in answer.std_out
 
 
-def measure(what: str, call: Callable[[], None], calls: int) -> float:
-    """Print and return the median of a call, in milliseconds."""
-    call()  # opens what is kept
-    times = []
-    for _ in range(calls):
-        began = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - began) * 1000)
-    median = statistics.median(times)
-    percentile = statistics.quantiles(times, n=20)[18]
-    rate = 1000 / statistics.fmean(times)
-    print(f"{what:<34} median {median:7.2f} ms   95 % {percentile:7.2f} ms   {rate:6.1f} calls/s")
-    return median
+def measure(calls: Mapping[str, Callable[[], None]], rounds: int) -> Mapping[str, float]:
+    """Print and return the median of each kind of call, in milliseconds. In turns, so that a busy machine slows all."""
+    times: dict[str, list[float]] = {what: [] for what in calls}
+    burnt = dict.fromkeys(calls, 0.0)
+    for call in calls.values():
+        call()  # opens what is kept
+    for _ in range(rounds):
+        for what, call in calls.items():
+            cpu = time.process_time()
+            for _ in range(10):
+                began = time.perf_counter()
+                call()
+                times[what].append((time.perf_counter() - began) * 1000)
+            burnt[what] += (time.process_time() - cpu) * 1000
+    for what, seen in times.items():
+        percentile = statistics.quantiles(seen, n=20)[18]
+        print(f"{what:<22} median {statistics.median(seen):6.2f} ms   95 % {percentile:6.2f} ms", end="   ")
+        print(f"{1000 / statistics.fmean(seen):6.1f} calls/s   {burnt[what] / len(seen):5.2f} ms CPU of ours a call")
+    return {what: statistics.median(seen) for what, seen in times.items()}
 
 
 def memory_mib() -> float:
@@ -105,21 +111,29 @@ def main() -> None:
     urls = here.recv()
 
     plain = winrm.Session(urls[0], auth=(USER, PASSWORD), transport="ntlm", proxy=None, ca_trust_path=None)
-    slow = measure("plain pywinrm run_ps", lambda: run_ps(plain), max(20, options.calls // 5))
-    for name, transport in (("kept shell (winrs)", "winrs"), ("runspace pool (psrp)", "psrp")):
-        kept = connect(urls[0], transport)
-        fast = measure(name, lambda kept=kept: ask(kept), options.calls)  # type: ignore[misc]
-        kept.close()
-        print(f"{'':<34} {slow / fast:.1f} times faster than run_ps")
+    kept, pool = connect(urls[0], "winrs"), connect(urls[0], "psrp")
+    medians = measure(
+        {
+            "plain pywinrm run_ps": lambda: run_ps(plain),
+            "kept shell (winrs)": lambda: ask(kept),
+            "runspace pool (psrp)": lambda: ask(pool),
+        },
+        max(2, options.calls // 10),
+    )
+    slow = medians["plain pywinrm run_ps"]
+    for what, fast in medians.items():
+        print(f"{what:<22} {slow / fast:.1f} times as fast as run_ps")
+    kept.close()
+    pool.close()
 
     for transport in ("winrs", "psrp"):
         many = [connect(url, transport) for url in urls]
         began = time.perf_counter()
-        with ThreadPoolExecutor(len(many)) as pool:
-            list(pool.map(ask, many))
+        with ThreadPoolExecutor(len(many)) as threads:
+            list(threads.map(ask, many))
             opened = time.perf_counter() - began
             for _ in range(5):
-                list(pool.map(ask, many))
+                list(threads.map(ask, many))
         took = time.perf_counter() - began - opened
         rate = 5 * len(many) / took
         print(f"{len(many)} hosts at once by {transport}: opened in {opened:.1f} s, then {rate:.0f} calls/s;", end=" ")
