@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
+from conformance.errors import MissingRequirement
 from conformance.lab.inventory import Image, LabInventory, Storage
 from conformance.lab.lab import LabKind, LabStatus, Observers, Say
 from conformance.model import MIB, Evidence, Firmware
@@ -20,6 +21,7 @@ LOCAL = "D:\\hv"
 SWITCH = "lab"
 IMAGE_BYTES = 64 * MIB
 HOST_MIB = 16384
+INSTALL = "pip install 'hvconform[hyperv-double]'"
 VLANS = {"net1": 101, "net2": 102}
 
 
@@ -106,13 +108,16 @@ class HypervDoubleLab(LabKind):
 
     @classmethod
     def enter(cls, inventory: LabInventory) -> None:
-        from labs.hyperv_double.site import serve
-
+        # here, so that a machine without the libraries still has the other kinds of labs
+        try:
+            from labs.hyperv_double.site import serve
+        except ImportError as error:
+            raise MissingRequirement(f"the double needs more libraries: {error}", hint=INSTALL) from None
         serve(inventory)
 
     @classmethod
     def observe(cls, inventory: LabInventory) -> Observers:
-        # here, so that a machine without the client libraries still has the other kinds of labs
+        cls.enter(inventory)
         from labs.hyperv_double.observers import DoubleObservers
 
         return DoubleObservers(inventory)
@@ -126,10 +131,11 @@ class HypervDoubleLab(LabKind):
 
     @classmethod
     def down(cls, cell: int, state_dir: Path, say: Say) -> None:  # noqa: ARG003
-        from labs.hyperv_double.site import stop
-
         name = f"hyperv-double-{cell}"
-        stop(name)
+        if not cls.missing():
+            from labs.hyperv_double.site import stop
+
+            stop(name)
         worlds.forget(name)
         say(f"double {cell} is gone")
 
@@ -140,4 +146,4 @@ class HypervDoubleLab(LabKind):
     @classmethod
     def missing(cls) -> Sequence[tuple[str, str]]:
         lacking = [name for name in ("pypsrp", "winrm", "psrpcore", "spnego") if find_spec(name) is None]
-        return [(name, "pip install 'hvconform[hyperv]'") for name in lacking]
+        return [(name, INSTALL) for name in lacking]
