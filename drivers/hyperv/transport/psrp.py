@@ -241,7 +241,7 @@ class PsrpChannel:
         except pypsrp.exceptions.WSManFaultError as error:
             self._still_opening(error)
         except Exception as error:
-            if failures.refused(error):
+            if failures.refused(error) and not pool.shell.opened:
                 self._made.remove(pool.id)
             raise
         while pool.state == pypsrp.complex_objects.RunspacePoolState.NEGOTIATION_SENT:

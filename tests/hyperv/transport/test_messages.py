@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from conformance.errors import HostDown, HypervisorFailure, LabError
-from drivers.hyperv.transport import Command, clixml, messages
+from conformance.errors import HostDown, HypervisorFailure, LabError, MissingRequirement
+from drivers.hyperv import transport
+from drivers.hyperv.transport import Command, clixml, messages, psrp
 from labs.hyperv_double import manifest, marker
 from labs.hyperv_double.endpoint import Endpoint
 from labs.hyperv_double.endpoint.shells import clixml as written
@@ -95,3 +97,31 @@ def test_a_run_on_hardware_is_stopped_by_the_doubles_marker(certificate_files: P
         marker.refuse(endpoint.url)
     marker.check({"Server": "Microsoft-HTTPAPI/2.0"}, "https://hv1/wsman")
     assert manifest.load().evidence == "own-double"
+
+
+def test_clixml_with_a_document_type_is_refused_before_it_is_parsed() -> None:
+    serializer = psrp._Serializer()
+    assert serializer.deserialize("<S>a &lt;!DOCTYPE b&gt;</S>") == "a <!DOCTYPE b>"
+    with pytest.raises(HypervisorFailure, match="document type"):
+        serializer.deserialize("<!DOCTYPE b [<!ENTITY a 'aaaa'>]><S>&a;</S>")
+
+
+def test_missing_client_libraries_are_a_missing_requirement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "drivers.hyperv.transport.winrs")
+    monkeypatch.setitem(sys.modules, "winrm", None)
+    settings = transport.WinrmSettings.model_validate(
+        {"endpoints": {"hv1": "https://hv1/wsman"}, "user": "lab", "password_env": "X"}
+    )
+    with pytest.raises(MissingRequirement, match="pywinrm") as caught:
+        transport.open_transport("hv1", settings, transport.Secret("x"))
+    assert "hvconform[hyperv]" in caught.value.hint
+
+
+def test_ids_of_cmdlets_never_become_text_of_a_script() -> None:
+    hostile = "Get-VM; Stop-Computer"
+    line = json.loads(messages.request(1, messages.bind([Command(hostile, {"$(x)": "$(y)"})], [], 2)))
+    first = line["pipeline"][0]
+    assert first == {"cmdlet": hostile, "parameters": {"ErrorAction": "Stop", "$(x)": "$(y)"}}
+    assert set(line) == {"id", "pipeline"}, "scripts are defined apart, and only from this project's files"
+    with pytest.raises(FileNotFoundError):
+        messages.definition("../../etc/passwd")
