@@ -25,6 +25,7 @@ from conformance.model import (
     Declared,
     DiskSpec,
     Facts,
+    Finding,
     MigrateOptions,
     NicSpec,
     Progress,
@@ -389,6 +390,15 @@ class Console(Protocol):
 
     def console_log(self, vm: str) -> bytes:
         """What the VM wrote to its serial console, newest last, possibly cut at the front."""
+        ...
+
+
+@runtime_checkable
+class Diagnosis(Protocol):
+    """For `hvconform doctor --target`, and no capability: a driver that can say what its hosts lack."""
+
+    def diagnose(self) -> Sequence[Finding]:
+        """Look at every host; changes nothing. What cannot be looked at is a finding, too."""
         ...
 
 

@@ -119,7 +119,8 @@ class Declared:
 class Facts:
     """What a target says of itself, read from it and never typed in by hand.
 
-    `accelerator` is what runs the guests' vCPUs, such as ``"kvm"`` or ``"tcg"``; `details` is free-form.
+    `accelerator` is what runs the guests' vCPUs, such as ``"kvm"`` or ``"tcg"``; `details` is free-form. `double` names
+    what stands in for the hypervisor where it says so itself; a run that claims more than that is refused.
     """
 
     hypervisor: str
@@ -128,7 +129,21 @@ class Facts:
     driver_version: str
     accelerator: str = ""
     hosts: tuple[str, ...] = ()
+    double: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at on a target's hosts. `how` is the way out where it is not `ok`.
+
+    `needed` is False where only some capability is missing without it.
+    """
+
+    what: str
+    ok: bool
+    how: str = ""
+    needed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,20 @@ class SshShell(_Strict):
     host_key: str | None = Field(None, description="the host's public key line; None trusts known_hosts only")
 
 
-Shell = Annotated[LocalShell | NamespaceShell | SshShell, Field(discriminator="kind")]
+class WinrmShell(_Strict):
+    """Cmdlets run over WinRM, in a session of the probe's own. The password comes from the variable or file named."""
+
+    kind: Literal["winrm"] = "winrm"
+    url: str = Field(description="such as https://hv1.example:5986/wsman; $NAME is an environment variable")
+    auth: Literal["ntlm", "kerberos", "credssp", "basic"] = "ntlm"
+    user: str = ""
+    password_env: str | None = None
+    password_file: Path | None = None
+    ca_file: Path | None = Field(None, description="PEM file of the authority that signed the host's certificate")
+    verify: bool = True
+
+
+Shell = Annotated[LocalShell | NamespaceShell | SshShell | WinrmShell, Field(discriminator="kind")]
 
 
 class Host(_Strict):

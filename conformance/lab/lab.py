@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -73,6 +73,20 @@ class LabKind(ABC):
     nested: ClassVar[bool] = False
     """Whether `up` and `down` exist: the lab is made by us on this machine."""
     needs_root: ClassVar[bool] = False
+
+    @classmethod
+    def enter(cls, inventory: LabInventory) -> None:  # noqa: ARG003 - for those kinds that need it
+        """Start what this process itself has to run for a lab before anybody connects: the endpoints of a double."""
+        return
+
+    @classmethod
+    def not_testable(cls) -> Mapping[str, str]:
+        """Requirements that a double or a simulator cannot show whatever the driver does, and why.
+
+        Keys are ids or globs of them. Their cells say not-testable-here; only labs whose evidence is a double's or a
+        simulator's may have any.
+        """
+        return {}
 
     @classmethod
     @abstractmethod

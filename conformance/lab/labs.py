@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -17,6 +18,7 @@ from conformance.driver import Driver
 from conformance.errors import LabError, LabFileError, MissingRequirement
 from conformance.lab.inventory import LabInventory, Target, load
 from conformance.lab.lab import LabKind, Say
+from conformance.model import Evidence
 
 LABS = "hvconform.labs"
 DRIVERS = "hvconform.drivers"
@@ -24,6 +26,25 @@ DEFECTS = "hvconform.defects"
 
 _SHOWN = 30
 """How many names a message lists."""
+
+
+STANDING_IN = (Evidence.OWN_DOUBLE, Evidence.VENDOR_SIMULATOR)
+"""Evidence of labs that may have requirements which they cannot show."""
+
+
+def not_testable(lab: LabInventory, requirement: str) -> str:
+    """Why this kind of lab cannot show a requirement whatever the driver does; empty where it can.
+
+    Raises:
+        LabError: The kind has such requirements and the lab claims to be the real thing.
+    """
+    listed = lab_kind(lab.kind).not_testable()
+    if listed and lab.evidence not in STANDING_IN:
+        raise LabError(
+            f"lab {lab.name} is of the kind {lab.kind}, a double, and claims evidence {lab.evidence}",
+            hint=f'evidence = "{Evidence.OWN_DOUBLE}"',
+        )
+    return next((why for pattern, why in listed.items() if fnmatchcase(requirement, pattern)), "")
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -73,7 +94,9 @@ def checked_class(target: Target) -> type[Driver]:
 
 def connect(lab: LabInventory, target: Target) -> Driver:
     """The driver of a target, with the target's seeded defect if it has one. Raises what `Driver.connect` does."""
-    driver = checked_class(target).connect(lab, target)
+    made = checked_class(target)
+    lab_kind(lab.kind).enter(lab)
+    driver = made.connect(lab, target)
     return _defective(driver, target.defect) if target.defect else driver
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
-from conformance.errors import HostDown, LabError, ProbeFailed
+from conformance.errors import HostDown, LabError, LabFileError, ProbeFailed
 from conformance.lab import inventory
 from conformance.waiting import Deadline
 
@@ -94,6 +94,8 @@ def open_shell(spec: inventory.Shell) -> Shell:
         return SshShell(spec)
     if isinstance(spec, inventory.NamespaceShell):
         return NamespaceShell(spec.pid)
+    if isinstance(spec, inventory.WinrmShell):
+        raise LabFileError("a shell of kind winrm runs cmdlets, and is for the hosts of a Hyper-V lab only")
     return LocalShell()
 
 

@@ -13,6 +13,7 @@ import pytest
 from conformance import asking
 from conformance.contract import Contract
 from conformance.errors import LAB_BROKEN, HarnessError, LabError
+from conformance.lab import labs
 from conformance.machine import Machines
 from conformance.observers.host import Inventory
 from conformance.plugin import evidence, labels
@@ -111,8 +112,13 @@ class Runner:
     # gating
 
     def _gate(self, item: pytest.Item) -> None:
-        """Put a refusal check in the place of a test whose capability the target does not declare."""
+        """Leave out what this kind of lab cannot show, and put a refusal check in the place of a test whose capability
+        the target does not declare."""
         target = item.stash[CELL].target
+        if why := labs.not_testable(self.worker.lab, item.stash[CELL].requirement):
+            item.stash[OUTCOME].not_testable = why
+            item.setup = item.runtest = lambda: None  # type: ignore[method-assign]
+            return
         opened = self.worker.opened(target)
         missing = [need for need in item.stash[NEEDS] if need not in opened.capabilities]
         if not missing:

@@ -31,6 +31,7 @@ class Outcome:
     residue: list[str] = field(default_factory=list)
     refusal: str | None = None
     refusal_note: str = ""
+    not_testable: str = ""
     sick: list[str] = field(default_factory=list)
     machines: list[Machines] = field(default_factory=list)
     marks: dict[str, str] = field(default_factory=dict)
@@ -40,12 +41,14 @@ class Outcome:
         """The first error decides: what follows it is mostly its consequence."""
         if self.errors:
             return Verdict.LAB_ERROR if self.sick else blame(self.errors[0][0])
+        if self.not_testable:
+            return Verdict.NOT_TESTABLE_HERE
         return Verdict.PASS if self.refusal is None else Verdict.NOT_CLAIMED
 
     def message(self) -> str:
         """Why, in one line."""
         if not self.errors:
-            return self.refusal_note
+            return self.not_testable or self.refusal_note
         error = self.errors[0][0]
         # the first line says what; histories, hints and comparisons are in the detail
         text = next(iter(str(error).strip().splitlines()), "").removesuffix("; seen:")

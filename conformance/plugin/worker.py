@@ -16,7 +16,7 @@ from conformance.lab.inventory import LabInventory, Target
 from conformance.lab.lab import Observers
 from conformance.lab.ledger import Ledger
 from conformance.machine import Machines, Pace
-from conformance.model import Facts
+from conformance.model import Evidence, Facts
 from conformance.observers.host import Inventory, residue
 from conformance.plugin import masking
 from conformance.plugin.recorded import Tape, record
@@ -29,6 +29,9 @@ READING = frozenset(
     | {"console_log", "close"}
 )
 """Driver calls after which the hosts need no new look."""
+
+REAL = (Evidence.HARDWARE, Evidence.NESTED)
+"""Evidence that no double may give."""
 
 UNMEASURED = Pace(10.0)
 """Until a guest has been booted: patient, since every deadline is made from it."""
@@ -243,8 +246,13 @@ def lease_keys(pool: Sequence[LabInventory]) -> list[str]:
 
 
 def target_seen(lab: LabInventory, target: Target, driver: Driver, *, boot_seconds: float | None = None) -> TargetSeen:
-    """What a target says of itself, for the record."""
+    """What a target says of itself, for the record; raises `LabError` for a double that the lab claims to be none."""
     facts = driver.facts()
+    if facts.double and lab.evidence in REAL:
+        raise LabError(
+            f"target {target.slug} is a double ({facts.double}), and lab {lab.name} claims evidence {lab.evidence}",
+            hint=f'set evidence = "{Evidence.OWN_DOUBLE}" in the lab file, or give the URLs of real hosts',
+        )
     return TargetSeen(
         target=target.slug,
         lab=lab.name,
@@ -266,6 +274,7 @@ def _flat(facts: Facts) -> Mapping[str, str]:
         "driver_version": facts.driver_version,
         "accelerator": facts.accelerator,
         "hosts": ", ".join(facts.hosts),
+        **({"double": facts.double} if facts.double else {}),
         **facts.details,
     }
 

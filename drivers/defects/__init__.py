@@ -1,6 +1,6 @@
 """Seeded defects: real bugs of real drivers, to be planted into a driver so that the suites can be tested.
 
-`apply` plants one. Most wrap any driver, the real ones too; some need one driver's own means.
+`apply` plants one. Most wrap any driver, the real ones too; some break one driver or the simulated world inside.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from conformance.driver import Driver
 from conformance.errors import LabFileError
 from drivers.defects import data, identity, lies, power
+from drivers.hyperv import defects as hyperv
 from drivers.libvirt import defects as libvirt
 from drivers.simulated import defects as simulated
 from drivers.wrapping import Defect
@@ -17,7 +18,9 @@ from drivers.wrapping import Defect
 __all__ = ["REGISTRY", "Defect", "apply"]
 
 REGISTRY: Mapping[str, Defect] = {
-    defect.name: defect for module in (power, data, identity, lies, simulated, libvirt) for defect in module.DEFECTS
+    defect.name: defect
+    for module in (power, data, identity, lies, simulated, libvirt, hyperv)
+    for defect in module.DEFECTS
 }
 """All defects by name."""
 

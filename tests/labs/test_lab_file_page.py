@@ -28,6 +28,7 @@ def test_example_is_a_lab_file() -> None:
         inventory.Host,
         inventory.SshShell,
         inventory.NamespaceShell,
+        inventory.WinrmShell,
         inventory.Network,
         inventory.Storage,
         inventory.Image,

@@ -77,6 +77,9 @@ void state_mark_clean(void);
 void state_image_id(char *into, size_t size);
 verb_function verb_boot;
 
+/* vpd.c */
+bool vpd_identifier(const unsigned char *page, size_t length, char *into, size_t size);
+
 /* disks.c */
 int disk_open(const char *serial, int flags, struct buf *out);
 bool disk_path(const char *serial, char *into, size_t size);

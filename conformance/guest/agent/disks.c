@@ -10,7 +10,19 @@ static bool is_disk(const char *name) {
     return !strncmp(name, "vd", 2) || !strncmp(name, "sd", 2) || !strncmp(name, "xvd", 3) || !strncmp(name, "nvme", 4);
 }
 
-/* virtio and NVMe show the serial as text; SCSI in page 0x80 of its vital product data, after 4 bytes of header. */
+static ssize_t read_page(const char *name, const char *page, char *into, size_t size) {
+    char path[300];
+    snprintf(path, sizeof path, "/sys/block/%s/device/%s", name, page);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ssize_t got = read(fd, into, size);
+    close(fd);
+    return got;
+}
+
+/* virtio and NVMe show the serial as text; SCSI in its vital product data: page 0x83 on Hyper-V, else page 0x80, after 4
+ * bytes of header. */
 static void disk_serial(const char *name, char *into, size_t size) {
     char path[300], page[256] = {0};
     snprintf(path, sizeof path, "/sys/block/%s/serial", name);
@@ -19,13 +31,12 @@ static void disk_serial(const char *name, char *into, size_t size) {
     snprintf(path, sizeof path, "/sys/block/%s/device/serial", name);
     if (read_text(path, into, size))
         return;
-    snprintf(path, sizeof path, "/sys/block/%s/device/vpd_pg80", name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        if (read(fd, page, sizeof page - 1) > 4)
-            snprintf(into, size, "%.*s", (unsigned char)page[3], page + 4);
-        close(fd);
-    }
+    ssize_t got = read_page(name, "vpd_pg83", page, sizeof page);
+    if (got > 0 && vpd_identifier((unsigned char *)page, (size_t)got, into, size))
+        return;
+    memset(page, 0, sizeof page);
+    if (read_page(name, "vpd_pg80", page, sizeof page - 1) > 4)
+        snprintf(into, size, "%.*s", (unsigned char)page[3], page + 4);
     into[strcspn(into, " \n")] = 0;
 }
 

@@ -68,6 +68,8 @@ class Layer(File):
         self.space = space
         self.blocks: dict[int, bytes] = {}
         self.valid = True
+        self.identifier = ""
+        """What the format itself says which disk this is, for formats that do."""
 
     def read_block(self, index: int) -> bytes:
         layer: Layer | None = self

@@ -26,7 +26,7 @@ class DiskConfig:
 
 @dataclass(slots=True)
 class NicConfig:
-    """A NIC of a VM."""
+    """A NIC of a VM. `guard` keeps its port to its own MAC; `anti_spoof` to its addresses, too."""
 
     id: str
     mac: str
@@ -34,6 +34,7 @@ class NicConfig:
     anti_spoof: bool
     slot: int
     link: bool = True
+    guard: bool = False
 
 
 @dataclass(slots=True)

@@ -88,6 +88,10 @@ class HypervisorBase:
     def is_shared(self, storage: str) -> bool:
         return any(known.shared for known in self.world.inventory.storages if known.name == storage)
 
+    def state_path(self, domain: Domain) -> str:
+        """Where the RAM of a suspended VM goes."""
+        return f"{self.storage_path(domain.config.storage)}/{domain.config.uuid}.state"
+
     def new_layer_path(self, host: Host, storage: str, uuid: str, slot: int) -> str:
         stem = f"{self.storage_path(storage)}/{uuid}-disk{slot}"
         number = 0
@@ -222,7 +226,7 @@ class HypervisorBase:
         """Write RAM to a file and end the process. On failure the guest goes on."""
         process = self.process(domain)
         was_paused = process.paused
-        path = f"{self.storage_path(domain.config.storage)}/{domain.config.uuid}.state"
+        path = self.state_path(domain)
         process.pause()
         try:
             host.spaces[domain.config.storage].claim()

@@ -99,7 +99,7 @@ class MigrationCalls(StorageCalls):
         move.port = _PORT + len(move.target.listeners)
         move.target.listeners[move.port] = uuid
         if move.target_storage:
-            self._plan_copies(move)
+            self.plan_copies(move)
         if move.domain.process is None:
             return
         move.incoming.incoming = True
@@ -109,7 +109,7 @@ class MigrationCalls(StorageCalls):
         move.incoming.process.memory_mib = move.domain.process.memory_mib
         move.target.note(f"waiting for {move.domain.config.name} on port {move.port}")
 
-    def _plan_copies(self, move: Move) -> None:
+    def plan_copies(self, move: Move) -> None:
         """Decide where each layer goes and put an empty file there."""
         space = move.target.spaces[move.target_storage]
         folder = self.storage_path(move.target_storage)
@@ -121,10 +121,10 @@ class MigrationCalls(StorageCalls):
             space.claim()
             move.target.files.put(wanted, Layer(move.source.files.layer(path).size_bytes, space=space))
             move.copied[path] = wanted
-        self._rewrite(move.incoming.config, move)
+        self.rewrite(move.incoming.config, move)
 
     @staticmethod
-    def _rewrite(config: Config, move: Move) -> None:
+    def rewrite(config: Config, move: Move) -> None:
         config.storage = move.target_storage or config.storage
         for disk in config.disks:
             disk.path = move.copied.get(disk.path, disk.path)
@@ -191,6 +191,7 @@ class MigrationCalls(StorageCalls):
             old, made = move.source.files.layer(path), move.target.files.layer(wanted)
             made.size_bytes, made.format = old.size_bytes, old.format
             made.blocks = dict(old.blocks)
+            made.identifier = old.identifier
             new[id(old)] = made
         for path in move.copied:
             old = move.source.files.layer(path)
@@ -242,7 +243,7 @@ class MigrationCalls(StorageCalls):
         new.trial, new.failed = old.trial, old.failed
         for snapshot in new.snapshots.values():
             snapshot.layers = {serial: move.copied.get(path, path) for serial, path in snapshot.layers.items()}
-            self._rewrite(snapshot.config, move)
+            self.rewrite(snapshot.config, move)
             snapshot.memory_path = self._move_file(move, snapshot.memory_path)
         new.state_path = self._move_file(move, old.state_path)
         self._move_file(move, console_path(new.config.uuid))

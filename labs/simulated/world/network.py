@@ -148,3 +148,8 @@ def anti_spoof(mac: str, address: Callable[[], str], ipv6: IPv6Network | None) -
         return packet.source in own6 if head.ethertype == frames.IPV6 else packet.source in ("0.0.0.0", address())
 
     return allows
+
+
+def own_mac(mac: str) -> Callable[[Ethernet], bool]:
+    """The rule of a port that only lets frames with its own MAC out."""
+    return lambda head: head.source == mac

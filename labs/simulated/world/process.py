@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from labs.simulated.world.disks import Layer
 from labs.simulated.world.domain import Domain, NicConfig
 from labs.simulated.world.guest import Guest
-from labs.simulated.world.network import Network, Port, anti_spoof
+from labs.simulated.world.network import Network, Port, anti_spoof, own_mac
 
 if TYPE_CHECKING:
     from labs.simulated.world.host import Host
@@ -137,6 +137,8 @@ class Process:
         allows = None
         if nic.anti_spoof:
             allows = anti_spoof(nic.mac, lambda: network.leases.get(nic.mac, ""), network.ipv6)
+        elif nic.guard:
+            allows = own_mac(nic.mac)
         port = Port(f"tap-{nic.id}", self.host.name, lambda frame: self._receive(nic.mac, frame), allows, nic.link)
         network.plug(port)
         self.host.taps[port.name] = nic.mac

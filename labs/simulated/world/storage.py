@@ -142,16 +142,20 @@ class StorageCalls(HypervisorBase):
         snapshot = Snapshot(self.world.new_uuid(), name, domain.current, config, {}, paused=paused)
         for disk in domain.config.disks:
             snapshot.layers[disk.serial] = disk.path
-            self._new_top(host, domain, disk, host.files.layer(disk.path))
+            self.new_top(host, domain, disk, host.files.layer(disk.path))
         if guest is not None:
-            path = f"{self.storage_path(config.storage)}/{config.uuid}.{snapshot.id}.ram"
+            path = self.ram_path(domain, snapshot)
             host.files.put(path, SavedMemory(guest, f"ram of {config.uuid} at {name}"))
             snapshot.memory_path = path
         domain.snapshots[snapshot.id] = snapshot
         domain.current = snapshot.id
         return snapshot.id
 
-    def _new_top(self, host: Host, domain: Domain, disk: DiskConfig, below: Layer) -> None:
+    def ram_path(self, domain: Domain, snapshot: Snapshot) -> str:
+        """Where the RAM of a snapshot goes."""
+        return f"{self.storage_path(domain.config.storage)}/{domain.config.uuid}.{snapshot.id}.ram"
+
+    def new_top(self, host: Host, domain: Domain, disk: DiskConfig, below: Layer) -> None:
         """Put a new, empty layer on `below` and make it the active one."""
         volume = self.world.volumes.get(disk.volume)
         stem = f"volume-{volume.id}" if volume else domain.config.uuid
@@ -233,7 +237,7 @@ class StorageCalls(HypervisorBase):
         below = host.files.layer(frozen)
         if disk.path not in self._frozen(domain):
             host.files.remove(disk.path)
-        self._new_top(host, domain, disk, below)
+        self.new_top(host, domain, disk, below)
 
     def _frozen(self, domain: Domain) -> set[str]:
         return {path for snapshot in domain.snapshots.values() for path in snapshot.layers.values()}

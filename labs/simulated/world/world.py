@@ -40,7 +40,8 @@ class World:
         self.shared_files: dict[str, File] = {}
         self.volumes: dict[str, Volume] = {}
         shared = [storage for storage in inventory.storages if storage.shared]
-        prefixes = (IMAGES, *(f"{storage.path}/" for storage in shared))
+        # a folder of a Windows host is a prefix with the other slash
+        prefixes = (IMAGES, *(f"{storage.path}{slash}" for storage in shared for slash in "/\\"))
         shared_spaces = {storage.name: Space(storage.name) for storage in shared}
         self.hosts: dict[str, Host] = {}
         for host in inventory.hosts:

@@ -1,0 +1,178 @@
+"""The HTTP below both transports: bounded answers, no redirects, no silent reconnects, and a way to break a hung call.
+
+pywinrm and pypsrp each make a `requests` session of their own; `guard` puts it under these rules.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+from weakref import WeakSet
+from xml.etree.ElementTree import ParseError
+
+import requests
+import urllib3
+from defusedxml import DefusedXmlException
+from defusedxml import ElementTree as SafeXml
+from requests.adapters import HTTPAdapter
+
+from conformance.errors import AccessDenied, HypervisorFailure
+from drivers.hyperv.transport.settings import Auth
+
+ANSWER_BYTES = 4 << 20
+"""The largest HTTP answer that is read. WinRM's own limit is 500 KiB by default, before encryption."""
+
+SCHEMES: Mapping[Auth, tuple[str, ...]] = {
+    "basic": ("basic",),
+    "ntlm": ("negotiate", "ntlm"),
+    "kerberos": ("negotiate", "kerberos"),
+    "credssp": ("credssp",),
+    "certificate": (),
+}
+"""What a host has to offer for a login to be possible, in lower case."""
+
+
+class ConnectionGone(Exception):
+    """The connection that carried the login broke while nobody used it; nothing of the new request was sent."""
+
+
+class Guarded(HTTPAdapter):
+    """An adapter that knows its sockets.
+
+    `seal` forbids new connections: a message encrypted for one login means nothing on a connection without it, and
+    urllib3 would open a new one without a word. `abort` breaks whatever is under way, from any thread.
+    """
+
+    def __init__(self, auth: Auth) -> None:
+        self._schemes = SCHEMES[auth]
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._answers: WeakSet[Any] = WeakSet()
+        self._lock = threading.Lock()
+        self._sealed = False
+        self._aborted = False
+        super().__init__(max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _pool_classes(self)
+
+    def send(self, *args: Any, **kwargs: Any) -> Any:
+        response = super().send(*args, **kwargs)
+        with self._lock:
+            self._answers.add(response.raw)
+        if response.status_code == 401:
+            self._check_offer(response.headers.get("WWW-Authenticate", ""))
+        if (
+            self._sealed
+            and response.status_code != 401
+            and "multipart/" not in response.headers.get("Content-Type", "")
+        ):
+            # somebody on the way could have written it
+            raise HypervisorFailure("the endpoint answered an encrypted message in the clear; refused")
+        stream = response.raw.stream
+
+        def limited(*args: Any, **kwargs: Any) -> Iterator[bytes]:
+            seen = 0
+            for chunk in stream(*args, **kwargs):
+                seen += len(chunk)
+                if seen > ANSWER_BYTES:
+                    raise HypervisorFailure(f"the endpoint's answer is larger than {ANSWER_BYTES >> 20} MiB")
+                yield chunk
+
+        response.raw.stream = limited
+        return response
+
+    def _check_offer(self, offered: str) -> None:
+        """Say what is missing where the libraries would say that the answer makes no sense."""
+        if not any(scheme in offered.lower() for scheme in self._schemes):
+            raise AccessDenied(
+                f"the login was refused; the host offers {offered[:200] or 'no way to log in'}, "
+                f"and auth needs {' or '.join(self._schemes) or 'a client certificate that it knows'}",
+                code=401,
+            )
+
+    def seal(self) -> None:
+        self._sealed = True
+
+    def abort(self) -> None:
+        with self._lock:
+            self._aborted = True
+            open_now = list(self._sockets)
+        for one in open_now:
+            try:
+                one.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # it was closed meanwhile
+
+    def close(self) -> None:
+        super().close()
+        with self._lock:
+            left = [*self._answers, *self._sockets]
+        for one in left:  # answers that were not read to their end hold their sockets
+            one.close()
+
+    def opening(self) -> None:
+        if self._sealed:
+            raise ConnectionGone
+        if self._aborted:
+            raise OSError("the call was given up")
+
+    def opened(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._sockets.add(sock)
+        if self._aborted:
+            sock.close()
+            raise OSError("the call was given up")
+
+
+def _pool_classes(adapter: Guarded) -> dict[str, type]:
+    """urllib3's pools of connections that tell `adapter` of themselves."""
+
+    class Http(urllib3.connection.HTTPConnection):
+        def connect(self) -> None:
+            adapter.opening()
+            super().connect()
+            adapter.opened(self.sock)
+
+    class Https(urllib3.connection.HTTPSConnection):
+        def connect(self) -> None:
+            adapter.opening()
+            super().connect()
+            adapter.opened(self.sock)
+
+    class HttpPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Http
+
+    class HttpsPool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Https
+
+    return {"http": HttpPool, "https": HttpsPool}
+
+
+def guard(session: requests.Session, auth: Auth) -> Guarded:
+    """Put a session under the rules of this module."""
+    adapter = Guarded(auth)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    # neither .netrc nor a proxy of the environment has a say in where a login goes
+    session.trust_env = False
+    session.proxies = {}
+    # a redirect would take the login elsewhere
+    session.max_redirects = 0
+    return adapter
+
+
+def check_xml(data: bytes | str, what: str = "the endpoint's answer") -> None:
+    """Refuse what is no XML, or has a document type, before a parser that would expand it sees it.
+
+    Raises:
+        HypervisorFailure: It is so.
+    """
+    try:
+        SafeXml.fromstring(data, forbid_dtd=True)
+    except DefusedXmlException:
+        raise HypervisorFailure(f"{what} declares a document type or entities; refused") from None
+    except (ParseError, ValueError, LookupError) as error:
+        raise HypervisorFailure(f"{what} is not XML ({error})") from None
