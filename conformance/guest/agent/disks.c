@@ -10,14 +10,18 @@ static bool is_disk(const char *name) {
     return !strncmp(name, "vd", 2) || !strncmp(name, "sd", 2) || !strncmp(name, "xvd", 3) || !strncmp(name, "nvme", 4);
 }
 
-/* virtio and NVMe show the serial as text; SCSI in page 0x80 of its vital product data, after 4 bytes of header. */
+/* virtio and NVMe show the serial as text; SCSI in page 0x80 of its vital product data, after 4 bytes of header; of a
+ * Xen device, which has none, the store tells what lies behind it. */
 static void disk_serial(const char *name, char *into, size_t size) {
-    char path[300], page[256] = {0};
+    char path[300], page[256] = {0}, node[256];
     snprintf(path, sizeof path, "/sys/block/%s/serial", name);
     if (read_text(path, into, size))
         return;
     snprintf(path, sizeof path, "/sys/block/%s/device/serial", name);
     if (read_text(path, into, size))
+        return;
+    snprintf(path, sizeof path, "/sys/block/%s/device/nodename", name);
+    if (read_text(path, node, sizeof node) && xen_disk_serial(node, into, size))
         return;
     snprintf(path, sizeof path, "/sys/block/%s/device/vpd_pg80", name);
     int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -21,12 +21,12 @@ def target(**values: object) -> Target:
 
 def test_a_host_without_a_uri_is_named() -> None:
     with pytest.raises(LabFileError, match="no URI for b"):
-        options.parse(target(uris={"a": "qemu:///system"}))
+        options.parse(target(uris={"a": "qemu:///system"}), options.Options)
 
 
 def test_an_unknown_or_wrong_option_is_named_with_its_place() -> None:
     with pytest.raises(LabFileError) as caught:
-        options.parse(target(uris={"a": "x", "b": "y"}, colour="red", migrate={"mode": "fast"}))
+        options.parse(target(uris={"a": "x", "b": "y"}, colour="red", migrate={"mode": "fast"}), options.Options)
     assert "colour" in str(caught.value)
     assert "migrate.mode" in str(caught.value)
 
