@@ -157,7 +157,7 @@ def driver(
             "kind": "libvirt",
             "evidence": "own-double",
             "host": [
-                {"name": "a", "address": "192.0.2.1"},
+                {"name": "a", "address": "192.0.2.1", "memory_mib": 1024},
                 {"name": "b", "address": "192.0.2.2", "address6": "2001:db8::2"},
             ],
             "network": [
@@ -183,9 +183,8 @@ def driver(
     parsed = options.parse(lab.targets[0], options.XenOptions)
     found = XenDriver(lab, lab.targets[0], parsed, hosts, XenDriver.flavour_for(parsed))
     dom = Dom(build(guest_type), active=active)
-    here = SimpleNamespace(
-        vm="vm", host="a", conn=made["a"], dom=dom, active=active, tree=lambda **_: build(guest_type)
-    )
+    tree = build(guest_type)
+    here = SimpleNamespace(vm="vm", host="a", conn=made["a"], dom=dom, active=active, tree=lambda **_: tree)
     monkeypatch.setattr(found, "_locate", lambda *_: here)
     monkeypatch.setattr(found, "_lookup", lambda *_: None)
     return found
