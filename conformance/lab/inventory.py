@@ -51,6 +51,7 @@ class SshShell(_Strict):
     key_file: Path | None = None
     password_env: str | None = None
     host_key: str | None = Field(None, description="the host's public key line; None trusts known_hosts only")
+    netns: str = Field(default="", description="a network namespace there that `ip netns` knows, and commands run in")
 
 
 Shell = Annotated[LocalShell | NamespaceShell | SshShell, Field(discriminator="kind")]

@@ -173,12 +173,14 @@ class SshShell(Shell):
 
     def __init__(self, spec: inventory.SshShell) -> None:
         self.spec = spec
+        self._prefix = ("ip", "netns", "exec", spec.netns) if spec.netns else ()
         self._client: Any = None
         self._lock = threading.Lock()
 
     @property
     def _where(self) -> str:
-        return f"{self.spec.user}@{self.spec.address} port {self.spec.port}"
+        inside = f" (namespace {self.spec.netns})" if self.spec.netns else ""
+        return f"{self.spec.user}@{self.spec.address} port {self.spec.port}{inside}"
 
     def run(
         self, argv: Sequence[str], input: bytes | None = None, timeout_s: float = 30.0, check: bool = True
@@ -231,7 +233,7 @@ class SshShell(Shell):
                 self._client = None
 
     def _session(self, argv: Sequence[str]) -> Any:
-        line = shlex.join(argv)
+        line = shlex.join([*self._prefix, *argv])
         with self._lock:
             transport = None if self._client is None else self._client.get_transport()
             if transport is None or not transport.is_active():

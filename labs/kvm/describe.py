@@ -11,9 +11,9 @@ from labs.kvm import daemons
 from labs.kvm.layout import HOSTS, Cell
 from labs.kvm.networks import lease_file
 from labs.kvm.nodes import Node
-from labs.kvm.storage import STORAGES
 from labs.nested.accel import Accelerator
 from labs.nested.networks import NETWORKS, entry
+from labs.nested.storage import STORAGES
 
 
 def inventory(cell: Cell, nodes: Mapping[str, Node], images: Sequence[Image], found: Accelerator) -> LabInventory:

@@ -14,10 +14,10 @@ from conformance.lab.inventory import LabInventory, load
 from conformance.lab.lab import LabKind, LabStatus, Observers, Say
 from conformance.paths import cache_dir
 from conformance.waiting import now, until
-from labs.kvm import certificates, daemons, describe, images, networks, nodes, requirements, storage
+from labs.kvm import certificates, daemons, describe, networks, nodes, requirements, storage
 from labs.kvm.layout import HOSTS, Cell
 from labs.libvirt_hosts.observers import LibvirtObservers
-from labs.nested import accel
+from labs.nested import accel, images
 from labs.nested.cell import alone, empty, require, write
 from labs.nested.networks import NETWORKS
 

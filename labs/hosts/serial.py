@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from contextlib import suppress
 from conformance.errors import GuestSilent, LabError
 from conformance.observers.shell import Process
 from conformance.waiting import WaitTimeout, until
-from labs.libvirt_hosts.probe import LibvirtHostProbe
+from labs.hosts.probe import Console, ShellHostProbe
 
 _MARK = b"\x02HVC "
 _BUFFER = 256 * 1024
@@ -20,23 +21,26 @@ _RELAY = 'stty -F "$1" raw -echo; { cat "$1" & reader=$!; cat > "$1"; kill $read
 
 
 class SerialChannel:
-    """Asks the agent over the pseudo-terminal that the VM's process holds. One request at a time.
+    """Asks the agent over the pseudo-terminal that the hypervisor holds for the VM. One request at a time.
+
+    Requests carry ids that no other channel gives: a pseudo-terminal may hold answers that nobody has read yet.
 
     Args:
         probes: The hosts' probes.
         uuid: The VM's.
     """
 
-    def __init__(self, probes: Callable[[], Sequence[LibvirtHostProbe]], uuid: str) -> None:
+    def __init__(self, probes: Callable[[], Sequence[ShellHostProbe]], uuid: str) -> None:
         self._probes = probes
         self._uuid = uuid.lower()
         self._lock = threading.Lock()
         self._line: _Line | None = None
+        self._channel = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
     def ask(self, line: str, timeout_s: float) -> str:
         with self._lock:
-            number = f"{next(self._numbers)}".encode()
+            number = f"{self._channel}{next(self._numbers)}".encode()
             relay = self._open()
             relay.send(_MARK + number + b" " + line.encode("ascii") + b"\n")
             try:
@@ -56,33 +60,30 @@ class SerialChannel:
                 self._line = None
 
     def _open(self) -> _Line:
-        where = self._find()
+        probe, console = self._find()
+        where = (probe.host, console.id, console.path)
         if self._line is not None and self._line.where == where and not self._line.ended:
             return self._line
         if self._line is not None:
             self._line.close()
-        probe, _, path = where
-        self._line = _Line(where, probe.shell.popen(["sh", "-c", _RELAY, "sh", path]))
+        self._line = _Line(where, probe.shell.popen(["sh", "-c", _RELAY, "sh", console.path]))
         return self._line
 
-    def _find(self) -> tuple[LibvirtHostProbe, int, str]:
-        found: list[tuple[LibvirtHostProbe, int, str, bool]] = []
+    def _find(self) -> tuple[ShellHostProbe, Console]:
+        found: list[tuple[ShellHostProbe, Console]] = []
         for probe in self._probes():
             with suppress(LabError):  # a host that is down runs nothing
-                seen = probe.look()
-                process, xml = seen.process(self._uuid), seen.live.get(self._uuid)
-                source = None if xml is None else xml.find("devices/serial[@type='pty']/source")
-                path = None if source is None else source.get("path")
-                if process is not None and path:
-                    found.append((probe, process.pid, path, self._uuid in seen.paused))
+                console = probe.console(self._uuid)
+                if console is not None:
+                    found.append((probe, console))
         if not found:
             raise GuestSilent(f"no host runs {self._uuid} with a serial console that can be opened")
         # in the middle of a migration there are two: the one that is not paused runs
-        return min(found, key=lambda item: item[3])[:3]
+        return min(found, key=lambda item: item[1].paused)
 
 
 class _Line:
-    def __init__(self, where: tuple[LibvirtHostProbe, int, str], process: Process) -> None:
+    def __init__(self, where: tuple[str, int, str], process: Process) -> None:
         self.where = where
         self.ended = False
         self._process = process
