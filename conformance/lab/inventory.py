@@ -92,7 +92,10 @@ class Storage(_Strict):
 
 
 class Image(_Strict):
-    """A bootable guest image. `image_id` is baked in and shown by the guest; kernel and initrd allow direct boot."""
+    """A bootable guest image. `image_id` is baked in and shown by the guest; kernel and initrd allow direct boot.
+
+    `bzimage` is the same kernel for hypervisors that load it as a PC boot loader does, and know no ELF file.
+    """
 
     name: Slug
     path: Path
@@ -102,6 +105,7 @@ class Image(_Strict):
     image_id: str = ""
     firmware: Firmware = Firmware.BIOS
     kernel: Path | None = None
+    bzimage: Path | None = None
     initrd: Path | None = None
     cmdline: str = ""
     agent: Literal["hvconform", "ssh"] = "hvconform"

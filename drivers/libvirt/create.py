@@ -129,10 +129,11 @@ class Create(Base):
 
     def _direct(self, image: Image) -> xml.DirectBoot | None:
         wanted = self._options.direct_kernel or self._flavour.direct_only
-        if not (wanted and image.kernel and image.initrd):
+        kernel = image.bzimage if self._flavour.bzimage else image.kernel
+        if not (wanted and kernel and image.initrd):
             return None
         console = "" if "console=" in image.cmdline else self._flavour.direct_kernel_args
-        return xml.DirectBoot(str(image.kernel), str(image.initrd), f"{console} {image.cmdline}".strip())
+        return xml.DirectBoot(str(kernel), str(image.initrd), f"{console} {image.cmdline}".strip())
 
     # making
 

@@ -19,6 +19,7 @@ class Flavour:
         domain_types: libvirt's domain types in order of preference, with what runs the vCPUs in each.
         machine: The machine type unless the target's options say otherwise; empty leaves it to libvirt.
         direct_only: Whether guests can only be booted from a kernel that the hypervisor loads itself.
+        bzimage: Whether a kernel that the hypervisor loads itself has to be a bzImage.
         features: Features of the machine that are stated.
         timers: libvirt's timers by name, with their mode.
         disk_bus: Bus of the disks.
@@ -62,6 +63,7 @@ class Flavour:
     emulated_cache_mib: int
     os_type: str = "hvm"
     direct_only: bool = False
+    bzimage: bool = False
     features: tuple[str, ...] = ("acpi", "apic")
     timers: Mapping[str, str] = field(default_factory=dict)
     disk_tuning: bool = True

@@ -77,6 +77,7 @@ FLAVOURS: Mapping[str, Flavour] = {
         os_type="hvm",
         machine="xenfv",
         direct_only=False,
+        bzimage=True,  # Xen's QEMU enters it by a boot loader in a ROM: an ELF kernel is "too old to load a ram disk"
         features=("acpi", "apic"),
         serial=True,
         serial_log=False,

@@ -29,8 +29,8 @@ def prepare(folder: Path, cache_dir: Path, say: Say, seen_at: PurePath | None = 
     seen_at = seen_at or folder
     folder.mkdir(parents=True, exist_ok=True)
     built = image.build(cache_dir, say)
-    kernel, initrd = _copy(built.kernel, folder), _copy(built.initrd, folder)
-    direct: dict[str, Any] = {"kernel": kernel, "initrd": initrd, "cmdline": built.cmdline}
+    kernel, bzimage, initrd = (_copy(file, folder) for file in (built.kernel, built.bzimage, built.initrd))
+    direct: dict[str, Any] = {"kernel": kernel, "bzimage": bzimage, "initrd": initrd, "cmdline": built.cmdline}
     found = []
     bios = _copy(built.disk("bios", "qcow2"), folder)
     found.append(_image("hvconform", bios, "qcow2", image_id=built.image_id, firmware=Firmware.BIOS, **direct))
@@ -46,7 +46,7 @@ def prepare(folder: Path, cache_dir: Path, say: Say, seen_at: PurePath | None = 
 
 
 def _seen(image: Image, folder: PurePath) -> Image:
-    paths = {"path": image.path, "kernel": image.kernel, "initrd": image.initrd}
+    paths = {"path": image.path, "kernel": image.kernel, "bzimage": image.bzimage, "initrd": image.initrd}
     return image.model_copy(update={name: path and Path(folder / path.name) for name, path in paths.items()})
 
 

@@ -171,7 +171,15 @@ def driver(
             ],
             "storage": [{"name": "shared", "path": "/s", "shared": True}],
             "image": [
-                {"name": "full", "path": "/i", "sha256": "0" * 64, "size_bytes": MIB, "kernel": "/k", "initrd": "/r"},
+                {
+                    "name": "full",
+                    "path": "/i",
+                    "sha256": "0" * 64,
+                    "size_bytes": MIB,
+                    "kernel": "/k",
+                    "bzimage": "/z",
+                    "initrd": "/r",
+                },
                 {"name": "disk", "path": "/i", "sha256": "0" * 64, "size_bytes": MIB},
             ],
             "target": [target(guest_type=guest_type, **values).model_dump()],
@@ -236,6 +244,21 @@ def test_a_guest_without_firmware_refuses_any(monkeypatch: pytest.MonkeyPatch) -
 def test_a_guest_that_needs_a_kernel_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidRequest, match="booted from a kernel"):
         driver(monkeypatch, "pv").create(replace(spec(), image="disk"))
+
+
+@pytest.mark.parametrize(("guest_type", "kernel"), [("pv", "/k"), ("pvh", "/k"), ("hvm", "/z")])
+def test_each_type_gets_the_kernel_that_it_can_be_entered_at(
+    monkeypatch: pytest.MonkeyPatch, guest_type: str, kernel: str
+) -> None:
+    made = driver(monkeypatch, guest_type, direct_kernel=True)
+    found = made._direct(made._lab.image("full"))
+    assert found is not None
+    assert found.kernel == kernel
+
+
+def test_an_hvm_guest_boots_from_disk_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = driver(monkeypatch, "hvm")
+    assert made._direct(made._lab.image("full")) is None
 
 
 def test_a_guest_type_that_the_host_cannot_run_is_refused_before_anything_is_made(
