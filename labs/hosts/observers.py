@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from conformance.errors import LabError
+from conformance.lab import inventory as lab_file
 from conformance.lab.inventory import Host, LabInventory, Network
 from conformance.lab.lab import Observers
 from conformance.observers.guest import Channel
 from conformance.observers.peer.client import Peer, PeerChannel
-from conformance.observers.shell import Shell, open_shell
+from conformance.observers.shell import Shell, SshShell, open_shell
 from labs.hosts.probe import ShellHostProbe
 from labs.hosts.serial import SerialChannel
 
@@ -21,11 +22,7 @@ _PEER_HEALTH = """
 read -r flags < "/sys/class/net/$1/flags"
 [ "$((flags & 1))" = 1 ] || echo "the interface $1 is down"
 [ -z "$2" ] && exit 0
-for p in /proc/[0-9]*; do
-    { read -r comm < "$p/comm"; } 2>/dev/null || continue
-    [ "$comm" != dnsmasq ] || exit 0
-done
-echo "no dnsmasq runs"
+grep -qsx dnsmasq /proc/[0-9]*/comm || echo "no dnsmasq runs"
 """
 
 
@@ -38,6 +35,7 @@ class HostObservers(Observers, Generic[Probe]):
     def __init__(self, inventory: LabInventory) -> None:
         self._lab = inventory
         self._shells: list[Shell] = []
+        self._machines: dict[lab_file.SshShell, SshShell] = {}
         self._probes: dict[str, Probe] = {}
         self._peer_shells: dict[str, Shell] = {}
         self._peers: dict[str, Peer] = {}
@@ -50,7 +48,7 @@ class HostObservers(Observers, Generic[Probe]):
     def host(self, name: str) -> Probe:
         if name not in self._probes:
             host = self._lab.host(name)
-            shell = open_shell(host.shell)
+            shell = self._open(host.shell)
             self._shells.append(shell)
             self._probes[name] = self.probe(self._lab, host, shell)
         return self._probes[name]
@@ -84,15 +82,25 @@ class HostObservers(Observers, Generic[Probe]):
             peer.close()
         for shell in self._shells:
             shell.close()
-        for kept in (self._serials, self._peers, self._probes, self._peer_shells, self._shells):
+        for kept in (self._serials, self._peers, self._probes, self._peer_shells, self._shells, self._machines):
             kept.clear()
+
+    def _open(self, spec: lab_file.Shell) -> Shell:
+        """A shell; those in namespaces of one machine share a connection."""
+        if not isinstance(spec, lab_file.SshShell):
+            return open_shell(spec)
+        whole = spec.model_copy(update={"netns": ""})
+        if whole not in self._machines:
+            self._machines[whole] = SshShell(whole)
+            self._shells.append(self._machines[whole])
+        return SshShell(spec, self._machines[whole]) if spec.netns else self._machines[whole]
 
     def _all(self) -> list[Probe]:
         return [self.host(host.name) for host in self._lab.hosts]
 
     def _peer_shell(self, network: Network) -> Shell:
         if network.name not in self._peer_shells:
-            self._peer_shells[network.name] = shell = open_shell(network.peer)
+            self._peer_shells[network.name] = shell = self._open(network.peer)
             self._shells.append(shell)
         return self._peer_shells[network.name]
 

@@ -45,12 +45,11 @@ for d in "$@"; do [ -d "$d" ] && [ -w "$d" ] || echo "the storage $d is not ther
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """A serial console that can be opened: the pseudo-terminal `path` of what runs as `id` (a process, a Xen domain).
+    """A serial console that can be opened: a pseudo-terminal.
 
     `paused` is whether that VM's vCPUs are stopped: in the middle of a migration there are two.
     """
 
-    id: int
     path: str
     paused: bool
 

@@ -16,12 +16,15 @@ from labs.hosts.probe import Console, ShellHostProbe
 _MARK = b"\x02HVC "
 _BUFFER = 256 * 1024
 
-# The reader ends with the writer: over SSH only the end of the input tells the host that nobody listens any more.
-_RELAY = 'stty -F "$1" raw -echo; { cat "$1" & reader=$!; cat > "$1"; kill $reader; } 2>/dev/null'
+# Each ends the other, with the whole process group: over SSH only the end of the input tells the host that nobody
+# listens any more, and only the end of the output tells us that the VM's end of the line has gone.
+_RELAY = 'stty -F "$1" raw -echo; { cat "$1"; kill 0; } 2>/dev/null & cat 2>/dev/null > "$1"; kill 0'
 
 
 class SerialChannel:
     """Asks the agent over the pseudo-terminal that the hypervisor holds for the VM. One request at a time.
+
+    The terminal is looked for once and kept until its other end goes, as with a migration, or an answer stays out.
 
     Requests carry ids that no other channel gives: a pseudo-terminal may hold answers that nobody has read yet.
 
@@ -48,6 +51,7 @@ class SerialChannel:
                     "the serial console's reply", lambda: relay.reply(number), seconds=timeout_s, interval=0.01
                 )
             except WaitTimeout:
+                self._drop()  # the guest may be somewhere else by now
                 raise GuestSilent(
                     f"no answer over the serial console of {self._uuid} to {line[:60]!r} within {timeout_s:g} s"
                 ) from None
@@ -55,19 +59,20 @@ class SerialChannel:
 
     def close(self) -> None:
         with self._lock:
-            if self._line is not None:
-                self._line.close()
-                self._line = None
+            self._drop()
 
     def _open(self) -> _Line:
-        probe, console = self._find()
-        where = (probe.host, console.id, console.path)
-        if self._line is not None and self._line.where == where and not self._line.ended:
+        if self._line is not None and not self._line.ended:
             return self._line
+        self._drop()
+        probe, console = self._find()
+        self._line = _Line(probe.shell.popen(["sh", "-c", _RELAY, "sh", console.path]))
+        return self._line
+
+    def _drop(self) -> None:
         if self._line is not None:
             self._line.close()
-        self._line = _Line(where, probe.shell.popen(["sh", "-c", _RELAY, "sh", console.path]))
-        return self._line
+            self._line = None
 
     def _find(self) -> tuple[ShellHostProbe, Console]:
         found: list[tuple[ShellHostProbe, Console]] = []
@@ -83,8 +88,7 @@ class SerialChannel:
 
 
 class _Line:
-    def __init__(self, where: tuple[str, int, str], process: Process) -> None:
-        self.where = where
+    def __init__(self, process: Process) -> None:
         self.ended = False
         self._process = process
         self._seen = b""

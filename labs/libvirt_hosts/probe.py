@@ -42,7 +42,7 @@ class LibvirtHostProbe(ShellHostProbe):
         path = None if source is None else source.get("path")
         if process is None or not path:
             return None
-        return Console(process.pid, path, uuid in seen.paused)
+        return Console(path, uuid in seen.paused)
 
     def console_log(self, uuid: str) -> str:
         xml = self.look().xml(uuid)

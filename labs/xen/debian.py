@@ -6,6 +6,7 @@ import hashlib
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 SUITE = "bookworm"
@@ -18,7 +19,8 @@ DATA = Path(__file__).with_name("dom0")
 """What dom0 is made of besides packages."""
 
 
-def sources() -> list[str]:
+@cache
+def sources() -> tuple[str, ...]:
     """Repositories of Debian 12, as "URI RELEASE COMPONENT": this machine's own ones, else Debian's."""
     words = ["--format", "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
     listing = subprocess.run(["apt-get", "indextargets", *words], capture_output=True, text=True, check=False).stdout
@@ -27,7 +29,7 @@ def sources() -> list[str]:
         for line in listing.splitlines()
         if line.startswith("Debian ") and line.split()[2].split("-")[0] == SUITE and line.endswith(" main")
     ]
-    return list(dict.fromkeys(own)) or list(_DEBIAN)
+    return tuple(dict.fromkeys(own)) or _DEBIAN
 
 
 def listed(name: str) -> list[str]:

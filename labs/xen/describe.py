@@ -56,6 +56,12 @@ def _inside(shell: SshShell, namespace: str) -> dict[str, Any]:
 
 
 def _target(guests: str, ports: Mapping[str, machine.Ports]) -> dict[str, Any]:
-    uris = {host: f"xen+tcp://127.0.0.1:{ports[host].libvirt}/system" for host in HOSTS}
-    options = {"uris": uris, "guest_type": guests, "direct_kernel": True, "console_logs": CONSOLES}
+    options = {
+        "uris": {host: f"xen+tcp://127.0.0.1:{ports[host].libvirt}/system" for host in HOSTS},
+        "guest_type": guests,
+        # Xen loads the kernel of a PV or PVH guest; an HVM guest boots from its disk
+        "direct_kernel": guests != "hvm",
+        "console_logs": CONSOLES,
+        "migrate": {"mode": "direct", "uris": {host: f"xen+tcp://{address4(host)}/system" for host in HOSTS}},
+    }
     return {"slug": f"xen-{guests}", "driver": "xen", "hosts": HOSTS, "options": options}

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
 from conformance.errors import HarnessError, LabError
 from conformance.lab.inventory import LabInventory, load
 from conformance.lab.lab import LabKind, LabStatus, Observers, Say
-from conformance.observers.shell import open_shell
 from conformance.paths import cache_dir
 from conformance.waiting import WaitTimeout, now
 from labs.nested import accel
 from labs.nested.cell import alone, empty, require, write
 from labs.xen import describe, machine, requirements, saved
 from labs.xen.layout import HOSTS, Cell
-from labs.xen.observers import XenObservers
+from labs.xen_hosts.observers import XenObservers
 
 
 class XenLab(LabKind):
@@ -89,13 +89,13 @@ def _build(here: Cell, say: Say) -> LabInventory:
     begun = now()
     ports = saved.clone(here, kept, made)
     inventory = describe.inventory(here, kept, made, ports)
-    for host in inventory.hosts:
-        shell = open_shell(host.shell)
-        try:
-            saved.set_clock(shell)
-        finally:
-            shell.close()
-    wrong = _unhealthy(inventory)
+    observers = XenObservers(inventory)
+    try:
+        with ThreadPoolExecutor(len(HOSTS)) as pool:
+            list(pool.map(lambda host: saved.set_clock(observers.host(host).shell), HOSTS))
+        wrong = "; ".join(observers.health())
+    finally:
+        observers.close()
     if wrong:
         raise LabError(f"{here.name} came up unfit: {wrong}", hint="hvconform lab rebuild xen")
     write(inventory, here.inventory_file)
@@ -111,17 +111,15 @@ def _wrong(here: Cell) -> str:
     try:
         inventory = load(here.inventory_file)
         gone = sorted(set(HOSTS) - set(machine.find(here.mark)))
-        return f"{', '.join(gone)} gone" if gone else _unhealthy(inventory)
+        if gone:
+            return f"{', '.join(gone)} gone"
+        observers = XenObservers(inventory)
+        try:
+            return "; ".join(observers.health())
+        finally:
+            observers.close()
     except HarnessError as error:
         return str(error)
-
-
-def _unhealthy(inventory: LabInventory) -> str:
-    observers = XenObservers(inventory)
-    try:
-        return "; ".join(observers.health())
-    finally:
-        observers.close()
 
 
 def _enter(here: Cell) -> str:

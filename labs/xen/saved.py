@@ -304,7 +304,7 @@ def _loaded(cell: Cell, host: str) -> None:
         told = until(
             f"the saved state of host {host} to be loaded",
             lambda: monitor.command("query-status")["status"],
-            lambda status: status in ("paused", "prelaunch", "postmigrate", "internal-error"),
+            lambda status: status in ("paused", "postmigrate", "internal-error"),
             seconds=_LOAD_S,
             interval=0.02,
         )
