@@ -36,7 +36,7 @@ module.main(*arguments)
 _GRACE_S = 30.0
 """How much longer than a request's own deadline the peer may take before it counts as broken."""
 _START_S = 60.0
-"""And for its first answer: an interpreter that starts on an emulated host, beside a VM that boots there, takes its time."""
+"""And for its first answer: an interpreter starts slowly on an emulated host beside a VM that boots there."""
 _SAID_LINES = 20
 
 
