@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ from conformance.paths import cache_dir
 from conformance.waiting import WaitTimeout, now
 from labs.nested import accel
 from labs.nested.cell import alone, empty, require, write
-from labs.xen import describe, machine, requirements, saved
+from labs.xen import clock, describe, machine, requirements, saved
 from labs.xen.layout import HOSTS, Cell
 from labs.xen_hosts.observers import XenObservers
 
@@ -63,6 +64,12 @@ class XenLab(LabKind):
             say(f"{here.name}: removed {here.dir}")
 
     @classmethod
+    def forget(cls, say: Say) -> None:
+        folder = cache_dir() / "xen"
+        shutil.rmtree(folder, ignore_errors=True)
+        say(f"removed {folder}")
+
+    @classmethod
     def status(cls, cell: int, state_dir: Path) -> LabStatus:
         here = Cell(cell, state_dir.resolve())
         if not here.inventory_file.exists():
@@ -92,7 +99,7 @@ def _build(here: Cell, say: Say) -> LabInventory:
     observers = XenObservers(inventory)
     try:
         with ThreadPoolExecutor(len(HOSTS)) as pool:
-            list(pool.map(lambda host: saved.set_clock(observers.host(host).shell), HOSTS))
+            list(pool.map(lambda host: clock.set_right(host, observers.host(host).shell), HOSTS))
         wrong = "; ".join(observers.health())
     finally:
         observers.close()

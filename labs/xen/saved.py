@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -310,8 +309,3 @@ def _loaded(cell: Cell, host: str) -> None:
         )
     if told == "internal-error":
         raise LabError(f"the saved state of host {host} cannot be loaded", hint="hvconform lab rebuild xen")
-
-
-def set_clock(shell: Shell) -> None:
-    """Give a host the time of day: a clone believes that it is still when it was saved."""
-    shell.script('date -s "@$1" >/dev/null', f"{time.time():.3f}")
