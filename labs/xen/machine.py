@@ -166,13 +166,12 @@ class Monitor:
         self._socket.settimeout(30)
         try:
             self._socket.connect(str(monitor(cell, host)))
-        except OSError as error:
-            raise LabError(
-                f"the machine of host {host} does not answer: {error}", hint="hvconform lab up xen"
-            ) from None
-        self._file = self._socket.makefile("rw", encoding="utf-8")
-        self._read()
-        self.command("qmp_capabilities")
+            self._file = self._socket.makefile("rw", encoding="utf-8")
+            self._read()
+            self.command("qmp_capabilities")
+        except (OSError, LabError) as error:
+            self._socket.close()
+            raise LabError(f"the machine of host {host} does not answer: {error}") from None
 
     def __enter__(self) -> Monitor:
         return self
