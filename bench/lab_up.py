@@ -1,10 +1,13 @@
-"""How long the nested libvirt lab takes to come up, to be taken over, to be looked at and to go: prints one line each.
+"""How long a nested lab takes to come up, to be taken over, to be looked at and to go: prints one line each.
 
-Usage: python bench/lab_up.py [ROUNDS]   (root; cell 90, in a state folder of its own)
+Usage: python bench/lab_up.py [ROUNDS] [kvm|xen] [cold]   (kvm: root; cell 90, in a state folder of its own)
+
+`cold` builds everything first, in a cache folder of its own: packages, guest, hosts, saved states.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import tempfile
@@ -12,17 +15,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from conformance.lab.lab import LabKind
+from labs.hosts.observers import HostObservers
 from labs.kvm import KvmLab
-from labs.libvirt_hosts.observers import LibvirtObservers
+from labs.xen import XenLab
 
 _CELL = 90
+_KINDS: dict[str, type[LabKind]] = {"kvm": KvmLab, "xen": XenLab}
 
 
 def _quiet(_: str) -> None:
     pass
 
 
-def main(rounds: int) -> None:
+def main(rounds: int, kind: type[LabKind], *, cold: bool) -> None:
     times: dict[str, list[float]] = {}
 
     def timed(name: str, call: Callable[[], object]) -> None:
@@ -33,21 +39,30 @@ def main(rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="hvc-") as folder:
         state = Path(folder) / "lab"
         try:
+            if cold:
+                os.environ["HVCONFORM_CACHE"] = f"{folder}/cache"
+                timed("cold build and up", lambda: kind.up(_CELL, state, print))
+                kind.down(_CELL, state, _quiet)
             for _ in range(rounds):
-                timed("up", lambda: KvmLab.up(_CELL, state, _quiet))
-                timed("take over", lambda: KvmLab.up(_CELL, state, _quiet))
-                observers = LibvirtObservers(KvmLab.up(_CELL, state, _quiet))
+                timed("up", lambda: kind.up(_CELL, state, _quiet))
+                timed("take over", lambda: kind.up(_CELL, state, _quiet))
+                observers = kind.observe(kind.up(_CELL, state, _quiet))
+                assert isinstance(observers, HostObservers)
+                probe = observers.host("a")
+                timed("first health", observers.health)
                 timed("health", observers.health)
-                timed("domains", observers.host("a").domains)
-                timed("inventory", observers.host("a").inventory)
-                timed("restart daemon", observers.host("a").restart_management)
+                timed("domains", probe.domains)
+                timed("inventory", probe.inventory)
+                timed("restart daemon", probe.restart_management)
                 observers.close()
-                timed("down", lambda: KvmLab.down(_CELL, state, _quiet))
+                timed("down", lambda: kind.down(_CELL, state, _quiet))
         finally:
-            KvmLab.down(_CELL, state, _quiet)
+            kind.down(_CELL, state, _quiet)
     for name, taken in times.items():
-        print(f"{name:15} median {statistics.median(taken):6.3f} s   longest {max(taken):6.3f} s   of {rounds}")
+        print(f"{name:18} median {statistics.median(taken):6.3f} s   longest {max(taken):6.3f} s   of {len(taken)}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    words = sys.argv[1:]
+    named = next((word for word in words if word in _KINDS), "kvm")
+    main(next((int(word) for word in words if word.isdigit()), 3), _KINDS[named], cold="cold" in words)

@@ -144,7 +144,11 @@ class Machine:
 
     def probe(self) -> HostProbe:
         """The probe of the host on which this VM runs."""
-        return self._observers.host(self.domain().host)
+        return self.probe_on(self.domain().host)
+
+    def probe_on(self, host: str) -> HostProbe:
+        """The probe of a host by its lab name."""
+        return self._observers.host(host)
 
     def other_host(self) -> str:
         """The lab name of a host that does not run this VM."""

@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from conformance.driver import Clone, Driver, Migrate, Pause, Resize, Snapshots, Suspend
-from conformance.errors import DriverError, NotObserved
+from conformance.errors import DriverError, NotObserved, Unsupported
 from conformance.machine import DATA, DATA_BYTES, Machine, Machines
 from conformance.model import DiskSpec, MigrateOptions, RebootMode, StopMode, VmSpec
+from conformance.waiting import until
 
 SECOND_DATA = "data1"
 SECOND_DATA_BYTES = 24 * 1024 * 1024
@@ -123,11 +124,15 @@ def _migrated_twice(stage: Stage, machine: Machine) -> Machine:
 
 
 def _migration_failed(stage: Stage, machine: Machine) -> Machine:
-    here = machine.running_on()
+    here, target = machine.running_on(), machine.other_host()
     slowly = MigrateOptions(bandwidth_mib_s=1)
     with suppress(DriverError):
-        migrating = stage.driver.facet(Migrate).migrate(machine.id, machine.other_host(), slowly)
-        migrating.abort()
+        migrating = stage.driver.facet(Migrate).migrate(machine.id, target, slowly)
+        try:
+            migrating.abort()
+        except Unsupported:
+            until("the VM to arrive", machine.running_on, lambda hosts: target in hosts, seconds=machine.pace.operation)
+            machine.probe_on(target).kill_vm(machine.uuid)
         migrating.wait()
     if machine.running_on() != here:
         raise NotObserved("the migration that was to fail did not")

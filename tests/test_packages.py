@@ -6,6 +6,7 @@ from pathlib import Path
 
 from conformance.guest.packages import SYSTEM_PACKAGES
 from labs.kvm import requirements
+from labs.xen import requirements as xen_requirements
 
 LISTED = {
     line
@@ -20,3 +21,7 @@ def test_the_guest_builder_finds_its_packages() -> None:
 
 def test_the_kvm_lab_finds_its_packages() -> None:
     assert not requirements.PACKAGES - LISTED
+
+
+def test_the_xen_lab_finds_its_packages() -> None:
+    assert not xen_requirements.PACKAGES - LISTED

@@ -17,7 +17,7 @@ from conformance.lab.lab import LabKind
 
 @click.group()
 def lab() -> None:
-    """Nested labs: up, down, status."""
+    """Nested labs: up, down, status, rebuild."""
 
 
 def _cells(command: click.decorators.FC) -> click.decorators.FC:
@@ -49,6 +49,18 @@ def down(name: str, cells: int | None) -> None:
         labs.may_bring_up(kind)
         kind.down(cell, paths.lab_dir(name, cell), _say)
         click.echo(f"{name}-{cell} is down")
+
+
+@lab.command()
+@click.argument("name")
+@_cells
+@click.pass_context
+def rebuild(context: click.Context, name: str, cells: int | None) -> None:
+    """Take a nested lab down, throw away what was built for it, and bring it up anew."""
+    cells = cells or len(existing(name)) or 1
+    context.invoke(down, name=name, cells=None)
+    nested(name).forget(_say)
+    context.invoke(up, name=name, cells=cells)
 
 
 @lab.command()

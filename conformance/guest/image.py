@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import struct
 import tempfile
@@ -24,8 +25,9 @@ FORMATS: tuple[Format, ...] = ("raw", "qcow2", "vhdx", "vmdk")
 
 AGENT = Path(__file__).with_name("agent")
 # panic=0: a crashed guest stays down; memhp_default_state: hot-plugged memory is usable and can be unplugged again;
-# swiotlb=noforce: with room for hot-plugged memory the kernel would else set 64 MiB aside
-CMDLINE = "console=ttyS0 loglevel=4 panic=0 memhp_default_state=online_movable swiotlb=noforce"
+# swiotlb=noforce: with room for hot-plugged memory the kernel would else set 64 MiB aside; hvc0: Xen's console, and the
+# only one of a PV or PVH guest; the last one that is there becomes /dev/console
+CMDLINE = "console=hvc0 console=ttyS0 loglevel=4 panic=0 memhp_default_state=online_movable swiotlb=noforce"
 Say = Callable[[str], None]
 
 
@@ -218,6 +220,8 @@ def uncompress(bzimage: bytes) -> bytes:
         elf = packages.run("lz4", "-d", "-c", stdin=payload[:-4])
     elif payload.startswith(b"\x28\xb5\x2f\xfd"):
         elf = packages.run("zstd", "-d", "-c", stdin=payload[:-4])
+    elif payload.startswith(b"\xfd7zXZ\x00"):
+        elf = lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(payload[:-4])
     else:
         raise LabError(f"the kernel is compressed in an unknown way: it begins {payload[:4].hex()}")
     if not elf.startswith(b"\x7fELF") or len(elf) != size:

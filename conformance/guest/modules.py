@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from conformance.errors import LabError
@@ -69,6 +70,17 @@ class Modules:
             self._contents[name] = data
         return self._contents[name]
 
+    def path(self, name: str) -> Path:
+        """The module's file."""
+        return self._files[_plain(name)]
+
+    def closure(self, names: Iterable[str]) -> list[str]:
+        """Modules and all that they depend on, dependencies first, built-in ones left out; raises `LabError`."""
+        ordered: list[str] = []
+        for name in names:
+            self._visit(_plain(name), ordered)
+        return ordered
+
     def order(self, group: str) -> list[str]:
         """Names of the group's modules and all that they depend on, dependencies first, built-in ones left out."""
         ordered: list[str] = []
@@ -84,7 +96,7 @@ class Modules:
         if name in ordered or name in self._builtin:
             return
         if name not in self._files:
-            raise LabError(f"kernel {self.version} has no module {name}, which the test guest needs")
+            raise LabError(f"kernel {self.version} has no module {name}")
         # "depends=" of the module's .modinfo section: depmod, and modules.dep, are then not needed
         found = re.search(rb"\0depends=([^\0]*)\0", self.content(name))
         for needed in (found.group(1).decode() if found else "").split(","):

@@ -85,7 +85,7 @@ def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | Non
     )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip() or done.stdout.decode(errors="replace").strip()
-        raise LabError(f"{command[0]} failed with status {done.returncode} while building the guest image: {said}")
+        raise LabError(f"{command[0]} failed with status {done.returncode} while building an image: {said}")
     return done.stdout
 
 

@@ -51,6 +51,7 @@ class SshShell(_Strict):
     key_file: Path | None = None
     password_env: str | None = None
     host_key: str | None = Field(None, description="the host's public key line; None trusts known_hosts only")
+    netns: str = Field(default="", description="a network namespace there that `ip netns` knows, and commands run in")
 
 
 class WinrmShell(_Strict):
@@ -104,7 +105,10 @@ class Storage(_Strict):
 
 
 class Image(_Strict):
-    """A bootable guest image. `image_id` is baked in and shown by the guest; kernel and initrd allow direct boot."""
+    """A bootable guest image. `image_id` is baked in and shown by the guest; kernel and initrd allow direct boot.
+
+    `bzimage` is the same kernel for hypervisors that load it as a PC boot loader does, and know no ELF file.
+    """
 
     name: Slug
     path: Path
@@ -114,6 +118,7 @@ class Image(_Strict):
     image_id: str = ""
     firmware: Firmware = Firmware.BIOS
     kernel: Path | None = None
+    bzimage: Path | None = None
     initrd: Path | None = None
     cmdline: str = ""
     agent: Literal["hvconform", "ssh"] = "hvconform"

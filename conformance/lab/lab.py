@@ -115,6 +115,10 @@ class LabKind(ABC):
         """Take a cell down and leave no trace of it, however broken it is; a cell that is not there is fine."""
         raise NotImplementedError(f"the lab kind {cls.kind} is not nested")
 
+    @classmethod  # noqa: B027 - most kinds keep nothing
+    def forget(cls, say: Say) -> None:
+        """Throw away what was built for this kind of lab and is kept for the next time: `up` builds it again."""
+
     @classmethod
     def status(cls, cell: int, state_dir: Path) -> LabStatus:
         """Look without touching."""

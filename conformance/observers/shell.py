@@ -171,16 +171,20 @@ class SshShell(Shell):
 
     Args:
         spec: Where, as whom and with which key.
+        through: A shell to the same machine whose connection is used; it outlives this one.
     """
 
-    def __init__(self, spec: inventory.SshShell) -> None:
+    def __init__(self, spec: inventory.SshShell, through: SshShell | None = None) -> None:
         self.spec = spec
+        self._prefix = ("ip", "netns", "exec", spec.netns) if spec.netns else ()
+        self._through = through
         self._client: Any = None
         self._lock = threading.Lock()
 
     @property
     def _where(self) -> str:
-        return f"{self.spec.user}@{self.spec.address} port {self.spec.port}"
+        inside = f" (namespace {self.spec.netns})" if self.spec.netns else ""
+        return f"{self.spec.user}@{self.spec.address} port {self.spec.port}{inside}"
 
     def run(
         self, argv: Sequence[str], input: bytes | None = None, timeout_s: float = 30.0, check: bool = True
@@ -233,18 +237,22 @@ class SshShell(Shell):
                 self._client = None
 
     def _session(self, argv: Sequence[str]) -> Any:
-        line = shlex.join(argv)
-        with self._lock:
-            transport = None if self._client is None else self._client.get_transport()
-            if transport is None or not transport.is_active():
-                self._client = self._connect()
-                transport = self._client.get_transport()
+        line = shlex.join([*self._prefix, *argv])
+        transport = (self._through or self)._transport()
         try:
             channel = transport.open_session(timeout=15)
             channel.exec_command(line)
         except Exception as error:
             raise HostDown(f"{self._where} did not take a command: {error}", hint="is the host up?") from error
         return channel
+
+    def _transport(self) -> Any:
+        with self._lock:
+            transport = None if self._client is None else self._client.get_transport()
+            if transport is None or not transport.is_active():
+                self._client = self._connect()
+                transport = self._client.get_transport()
+            return transport
 
     def _connect(self) -> Any:
         # imported here: it costs 0.5 s, and most labs have no SSH
@@ -273,13 +281,16 @@ class SshShell(Shell):
         )
         hint = f"ssh -p {spec.port} {spec.user}@{spec.address} true"
         try:
-            expected = self._known_key()
+            # Tempest takes any host key, so it is looked at before a password is sent; a key gives nothing away
+            if password is not None:
+                self._check(self._shown_key())
             # Tempest's exec_command takes no input and no bytes; its connection is used, its retries are kept
             connection = client._get_ssh_connection(sleep=0.3, backoff=0.3)
-            # Tempest takes any host key, so it is looked at before a password is sent, and again on this connection
-            if connection.get_transport().get_remote_server_key() != expected:
+            try:
+                self._check(connection.get_transport().get_remote_server_key())
+            except LabError:
                 connection.close()
-                raise HostDown(f"{self._where} showed two host keys within a second", hint=hint)
+                raise
         except LabError:
             raise
         except exceptions.SSHTimeout:
@@ -289,18 +300,23 @@ class SshShell(Shell):
             raise HostDown(f"{self._where} cannot be reached: {why}", hint=hint) from error
         return connection
 
-    def _known_key(self) -> Any:
-        """The host's key as it shows it, once it is known to be the right one."""
+    def _shown_key(self) -> Any:
+        """The host's key as it shows it."""
         import paramiko
 
-        spec = self.spec
-        with socket.create_connection((spec.address, spec.port), timeout=10) as connection:
+        with socket.create_connection((self.spec.address, self.spec.port), timeout=10) as connection:
             transport = paramiko.Transport(connection)
             try:
                 transport.start_client(timeout=10)
-                key = transport.get_remote_server_key()
+                return transport.get_remote_server_key()
             finally:
                 transport.close()
+
+    def _check(self, key: Any) -> None:
+        """Raise `HostDown` for a host's key that is not the right one."""
+        import paramiko
+
+        spec = self.spec
         if spec.host_key is not None:
             known = spec.host_key.split()[:2] == [key.get_name(), key.get_base64()]
         else:
@@ -313,7 +329,6 @@ class SshShell(Shell):
                 f"{self._where} shows a {key.get_name()} host key that is not the one in {source}",
                 hint=f"compare with `ssh-keyscan -t {key.get_name()} -p {spec.port} {spec.address}`, then set host_key",
             )
-        return key
 
 
 class _LocalProcess:

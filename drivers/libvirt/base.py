@@ -16,7 +16,7 @@ from conformance.errors import DriverError, HostUnreachable, InvalidRequest, Inv
 from conformance.lab.inventory import LabInventory, Storage, Target
 from conformance.model import PowerState, Progress
 from conformance.waiting import WaitTimeout, until
-from drivers.libvirt import naming, xml
+from drivers.libvirt import naming, storage, xml
 from drivers.libvirt.binding import lv
 from drivers.libvirt.connection import Hosts
 from drivers.libvirt.errors import translated
@@ -76,6 +76,8 @@ def power_of(dom: Any) -> PowerState:
         )
         return PowerState.TRANSIENT if reason in passing else PowerState.PAUSED
     if state == lv.VIR_DOMAIN_SHUTOFF:
+        if dom.isActive():  # libxl says so before it has taken the machine down, or while it makes it anew
+            return PowerState.TRANSIENT
         if dom.hasManagedSaveImage(0):
             return PowerState.SUSPENDED
         return PowerState.CRASHED if reason == lv.VIR_DOMAIN_SHUTOFF_CRASHED else PowerState.STOPPED
@@ -210,7 +212,7 @@ class Base(Driver, ABC):
             yield
 
     def _agent_connected(self, here: Located) -> bool:
-        return any(
+        return self._flavour.agent_channel and any(
             element.get("state") == "connected" and element.get("name") == "org.qemu.guest_agent.0"
             for element in here.tree().findall("devices/channel/target")
         )
@@ -248,6 +250,25 @@ class Base(Driver, ABC):
                 step()
             except (DriverError, lv.libvirtError):
                 continue
+
+    # what not every hypervisor behind libvirt can
+
+    def _disk_bytes(self, here: Located, path: str) -> int:
+        """Virtual size of a disk of this VM, as the machine has it if it runs."""
+        if self._flavour.block_info:
+            return int(here.dom.blockInfo(path)[0])
+        return storage.capacity(here.conn, path)
+
+    def _list_snapshots(self, here: Located, flags: int = 0) -> Sequence[Any]:
+        """libvirt's snapshots of this VM."""
+        return here.dom.listAllSnapshots(flags) if self._flavour.snapshots else ()
+
+    def _undefine(self, here: Located, *, moved: bool = False) -> None:
+        """Take a definition away with all that libvirt keeps of the VM; of one that `moved`, UEFI variables stay."""
+        flags = self._flavour.flags(self._flavour.undefine_flags)
+        if moved and flags & lv.VIR_DOMAIN_UNDEFINE_NVRAM:
+            flags ^= lv.VIR_DOMAIN_UNDEFINE_NVRAM | lv.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+        here.dom.undefineFlags(flags)
 
     # places
 

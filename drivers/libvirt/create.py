@@ -34,8 +34,8 @@ class Create(Base):
                 conn = self._hosts.get(host)
                 self._check_free(spec.name, id, conn)
                 self._check_capacity("create", conn, host, vcpus=spec.vcpus, memory_mib=spec.memory_mib)
-                storage.check_image(conn, host, image)
                 domain_type = self._domain_type(conn)
+                storage.check_image(conn, host, image)
                 uefi = self._wants_uefi(spec, image)
                 if uefi and not self._uefi_offered(conn):
                     raise Unsupported(capability="firmware.uefi", operation="create", vm=spec.name, host=host)
@@ -118,7 +118,7 @@ class Create(Base):
         room = self._lab.host(host).memory_mib or conn.getInfo()[1]
         if memory_mib > room:
             raise QuotaExceeded(f"{memory_mib} MiB asked for; the host has {room} MiB", operation=operation, host=host)
-        limit = conn.getMaxVcpus(self._domain_type(conn))
+        limit = self._flavour.max_vcpus or conn.getMaxVcpus(self._domain_type(conn))
         if vcpus > limit:
             raise QuotaExceeded(f"{vcpus} vCPUs asked for; a VM can have {limit}", operation=operation, host=host)
 
@@ -128,10 +128,12 @@ class Create(Base):
         return (spec.firmware or image.firmware) is Firmware.UEFI
 
     def _direct(self, image: Image) -> xml.DirectBoot | None:
-        if not (self._options.direct_kernel and image.kernel and image.initrd):
+        wanted = self._options.direct_kernel or self._flavour.direct_only
+        kernel = image.bzimage if self._flavour.bzimage else image.kernel
+        if not (wanted and kernel and image.initrd):
             return None
         console = "" if "console=" in image.cmdline else self._flavour.direct_kernel_args
-        return xml.DirectBoot(str(image.kernel), str(image.initrd), f"{console} {image.cmdline}".strip())
+        return xml.DirectBoot(str(kernel), str(image.initrd), f"{console} {image.cmdline}".strip())
 
     # making
 
@@ -187,13 +189,12 @@ class Create(Base):
             here.dom.destroy()
         if self._attached(tree):
             # a volume outlives the VM, but what this VM's snapshots hold inside of it must not
-            for snapshot in here.dom.listAllSnapshots(0):
+            for snapshot in self._list_snapshots(here):
                 snapshot.delete(0)
         # the files first: if this is cut short, the domain is still there to be deleted again
         for item in self._lab.storages:
             storage.delete_prefix(here.conn, str(item.path), naming.vm_prefix(here.vm))
-        flags = lv.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | lv.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-        here.dom.undefineFlags(flags | lv.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | lv.VIR_DOMAIN_UNDEFINE_NVRAM)
+        self._undefine(here)
         if tree.find("devices/interface/filterref") is not None:
             filters.drop(here.conn)
         self._last.pop(here.vm, None)

@@ -31,12 +31,17 @@ class LibvirtDriver(SnapshotTree, CloneVm, Sizes, Migration, Devices):
 
     name: ClassVar[str] = "libvirt"
     option_names: ClassVar[frozenset[str]] = frozenset(options.Options.model_fields)
-    flavour: ClassVar[Flavour] = KVM
+    options_kind: ClassVar[type[options.Options]] = options.Options
+
+    @classmethod
+    def flavour_for(cls, parsed: options.Options) -> Flavour:  # noqa: ARG003 - here there is only one
+        """What a target with these options drives."""
+        return KVM
 
     @classmethod
     def connect(cls, lab: LabInventory, target: Target) -> Driver:
         load()
-        parsed = options.parse(target)
+        parsed = options.parse(target, cls.options_kind)
         hosts = Hosts(
             {name: parsed.uris[name] for name in target.hosts}, user=parsed.user, password_env=parsed.password_env
         )
@@ -46,7 +51,7 @@ class LibvirtDriver(SnapshotTree, CloneVm, Sizes, Migration, Devices):
         except BaseException:
             hosts.close()
             raise
-        return cls(lab, target, parsed, hosts, cls.flavour)
+        return cls(lab, target, parsed, hosts, cls.flavour_for(parsed))
 
     def close(self) -> None:
         self._locks.when_idle(self._hosts.close)
@@ -136,7 +141,7 @@ class LibvirtDriver(SnapshotTree, CloneVm, Sizes, Migration, Devices):
         volume = naming.parse_volume_file(path)
         return DiskState(
             serial=item.findtext("serial", ""),
-            size_bytes=int(here.dom.blockInfo(path)[0]),
+            size_bytes=self._disk_bytes(here, path),
             volume=volume[0] if volume else "",
         )
 

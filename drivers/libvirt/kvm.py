@@ -19,7 +19,18 @@ KVM = Flavour(
     nic_rom=False,
     # the power button only: libvirt's default asks the guest agent as well, and two requests are one too many
     shutdown_flags=("VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN",),
-    agent_channel=True,
+    undefine_flags=(
+        "VIR_DOMAIN_UNDEFINE_MANAGED_SAVE",
+        "VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA",
+        "VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA",
+        "VIR_DOMAIN_UNDEFINE_NVRAM",
+    ),
+    migrate_flags=(
+        "VIR_MIGRATE_LIVE",
+        "VIR_MIGRATE_PERSIST_DEST",
+        "VIR_MIGRATE_UNDEFINE_SOURCE",
+        "VIR_MIGRATE_ABORT_ON_ERROR",
+    ),
     panic_model="isa",
     direct_kernel_args="console=ttyS0",
     emulated_cache_mib=32,

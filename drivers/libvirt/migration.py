@@ -12,7 +12,7 @@ from typing import Any
 from conformance.driver import LIVE, Operation, Running
 from conformance.errors import HostUnreachable, HypervisorFailure, InvalidRequest, InvalidState, Unsupported
 from conformance.lab.inventory import Storage
-from conformance.model import MigrateOptions, PowerState, Progress
+from conformance.model import Capability, MigrateOptions, PowerState, Progress
 from conformance.waiting import WaitTimeout, now, until
 from drivers.libvirt import addresses, filters, naming, storage, xml
 from drivers.libvirt.base import OFF, Base, Located, power_of
@@ -41,10 +41,11 @@ class Move:
 class Watch:
     """Looks at a migration's job while another thread waits for it: progress, switch to post-copy, stalls."""
 
-    def __init__(self, dom: Any, *, postcopy: bool, stall_seconds: float) -> None:
+    def __init__(self, dom: Any, *, postcopy: bool, stall_seconds: float, measured: bool = True) -> None:
         self._dom = dom
         self._postcopy = postcopy
         self._stall = stall_seconds
+        self._measured = measured
         self._end = threading.Event()
         self._seen = Progress(0.0, "preparing")
         self._moved = (0, now())
@@ -73,6 +74,9 @@ class Watch:
 
     def _look(self, stats: dict[str, Any]) -> None:
         if stats.get("type", lv.VIR_DOMAIN_JOB_NONE) == lv.VIR_DOMAIN_JOB_NONE:
+            return
+        if not self._measured:  # that there is a job is all that libvirt tells
+            self._seen = Progress(0.5, "migrating")
             return
         sent, total = stats.get("data_processed", 0), stats.get("data_total", 0)
         self._seen = Progress(min(0.99, sent / total) if total else 0.0, "post-copy" if self.switched else "copying")
@@ -124,7 +128,13 @@ class Migration(Parking, Base):
         if options.postcopy and current is not PowerState.RUNNING:
             raise InvalidState(current=current, allowed=(PowerState.RUNNING,), operation="migrate", vm=vm)
         move = self._plan(here, host, options)
-        watch = Watch(here.dom, postcopy=options.postcopy, stall_seconds=self._options.migrate.stall_seconds)
+        watch = Watch(
+            here.dom,
+            postcopy=options.postcopy,
+            stall_seconds=self._options.migrate.stall_seconds,
+            measured=self._flavour.job_progress,
+        )
+        can_abort = options.live and Capability.MIGRATE_ABORT in self._flavour.capabilities
         self._locks.acquire(here.vm, "migrate")
 
         def work() -> None:
@@ -138,7 +148,7 @@ class Migration(Parking, Base):
                 self._locks.release(here.vm)
 
         return Running(
-            work, operation="migrate", vm=vm, progress=watch.progress, abort=watch.abort if options.live else None
+            work, operation="migrate", vm=vm, progress=watch.progress, abort=watch.abort if can_abort else None
         )
 
     def _plan(self, here: Located, host: str, options: MigrateOptions) -> Move:
@@ -153,7 +163,7 @@ class Migration(Parking, Base):
             tree = here.tree(inactive=True)
             owned = [xml.disk_path(item) for item in self._owned(tree, here.vm)]
             others = [xml.disk_path(item) for item in self._attached(tree)]
-            if options.copy_storage and here.dom.snapshotNum(0):
+            if options.copy_storage and self._list_snapshots(here):
                 raise InvalidState(
                     "the copy of a disk would not hold its snapshots; delete them first",
                     current="with snapshots",
@@ -185,7 +195,7 @@ class Migration(Parking, Base):
         made: list[str] = []
         try:
             for path, to in move.copies:
-                size = int(here.dom.blockInfo(path)[0])
+                size = self._disk_bytes(here, path)
                 storage.create_disk(move.conn, to, size, backing=storage.backing(here.conn, path))
                 made.append(to)
             self._park(here)
@@ -199,9 +209,17 @@ class Migration(Parking, Base):
         self._settle(move)
 
     def _send(self, move: Move) -> None:
-        here, settings = move.here, self._options.migrate
-        flags = lv.VIR_MIGRATE_LIVE | lv.VIR_MIGRATE_PERSIST_DEST | lv.VIR_MIGRATE_UNDEFINE_SOURCE
-        flags |= lv.VIR_MIGRATE_ABORT_ON_ERROR
+        settings = self._options.migrate
+        flags, params = self._migrate_flags(move), self._migrate_params(move)
+        if settings.mode == "p2p":
+            uri = settings.uris.get(move.host) or self._hosts.uris[move.host]
+            move.here.dom.migrateToURI3(uri, params, flags | lv.VIR_MIGRATE_PEER2PEER)
+        else:
+            move.here.dom.migrate3(move.conn, params, flags)
+
+    def _migrate_flags(self, move: Move) -> int:
+        settings = self._options.migrate
+        flags = self._flavour.flags(self._flavour.migrate_flags)
         if self._options.disk_cache in ("none", "directsync"):
             # libvirt knows shared file systems by their type; which storage is shared the lab file says, and
             # `_plan` has seen to it. What libvirt rightly insists on besides is that the host caches nothing.
@@ -212,10 +230,20 @@ class Migration(Parking, Base):
             flags |= lv.VIR_MIGRATE_POSTCOPY
         elif settings.auto_converge:
             flags |= lv.VIR_MIGRATE_AUTO_CONVERGE
-        params: dict[str, Any] = {}
+        if move.copies:
+            # only the top layer: the image below is on the target too
+            flags |= lv.VIR_MIGRATE_NON_SHARED_INC
+        return flags
+
+    def _migrate_address(self, move: Move) -> str:
+        """The address that the target listens on; empty leaves it to libvirt."""
         target = self._lab.host(move.host)
-        address = target.address6 if move.options.uri_family == 6 else target.address
-        if address:
+        return target.address6 if move.options.uri_family == 6 else target.address
+
+    def _migrate_params(self, move: Move) -> dict[str, Any]:
+        here = move.here
+        params: dict[str, Any] = {}
+        if address := self._migrate_address(move):
             shown = f"[{address}]" if ":" in address else address
             params[lv.VIR_MIGRATE_PARAM_URI] = f"tcp://{shown}"
             # else QEMU listens where the target's qemu.conf says, which may be the other family
@@ -223,8 +251,6 @@ class Migration(Parking, Base):
         if move.options.bandwidth_mib_s:
             params[lv.VIR_MIGRATE_PARAM_BANDWIDTH] = move.options.bandwidth_mib_s
         if move.copies:
-            # only the top layer: the image below is on the target too
-            flags |= lv.VIR_MIGRATE_NON_SHARED_INC
             moved = dict(move.copies)
             params[lv.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = [
                 xml.disk_dev(item) for item in xml.disks(here.tree()) if xml.disk_path(item) in moved
@@ -233,11 +259,7 @@ class Migration(Parking, Base):
         migratable = ET.fromstring(here.dom.XMLDesc(lv.VIR_DOMAIN_XML_MIGRATABLE | lv.VIR_DOMAIN_XML_SECURE))
         if self._tell_filters(here, migratable) or move.copies:
             params[lv.VIR_MIGRATE_PARAM_DEST_XML] = xml.text(_elsewhere(migratable, move))
-        if settings.mode == "p2p":
-            uri = settings.uris.get(move.host) or self._hosts.uris[move.host]
-            here.dom.migrateToURI3(uri, params, flags | lv.VIR_MIGRATE_PEER2PEER)
-        else:
-            here.dom.migrate3(move.conn, params, flags)
+        return params
 
     def _tell_filters(self, here: Located, tree: ET.Element) -> bool:
         """Write the addresses of guarded NICs into the XML for the target; whether there was anything to write.
@@ -272,9 +294,9 @@ class Migration(Parking, Base):
                 made.append(to)
                 storage.copy_file(here.conn, path, move.conn, to)
             self._park(here)
-            if move.copies:
+            if move.copies or not self._flavour.offline_migration:
                 move.conn.defineXML(xml.text(_elsewhere(here.tree(inactive=True), move)))
-                here.dom.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+                self._undefine(here, moved=True)
             else:
                 flags = lv.VIR_MIGRATE_OFFLINE | lv.VIR_MIGRATE_PERSIST_DEST | lv.VIR_MIGRATE_UNDEFINE_SOURCE
                 here.dom.migrate3(move.conn, {}, flags | lv.VIR_MIGRATE_UNSAFE)
@@ -307,7 +329,7 @@ class Migration(Parking, Base):
         self._restore_parked(there)
         left = self._lookup(move.here.host, vm)
         if left is not None and not left.active:
-            left.dom.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA | lv.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+            self._undefine(left, moved=True)
         for item in self._lab.storages:
             if not item.shared:
                 storage.delete_prefix(move.here.conn, str(item.path), naming.vm_prefix(vm))
@@ -327,7 +349,7 @@ class Migration(Parking, Base):
                 there.dom.destroy()
             there = self._lookup(move.host, move.here.vm)
         if there is not None:
-            there.dom.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA | lv.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+            self._undefine(there, moved=True)
         conn = self._hosts.get(move.host)  # its daemon may have been started anew
         for path in made:
             storage.delete(conn, path)

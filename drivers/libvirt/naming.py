@@ -51,7 +51,9 @@ def vm_prefix(vm: str) -> str:
 
 
 def disk_file(vm: str, serial: str) -> str:
-    return f"{vm_prefix(vm)}{serial}.qcow2"
+    """The file of a disk. Its serial is the second part between dots, here and in `volume_file`: where a hypervisor has
+    no serials, a guest can read it from the file's name (docs/guest-image.md)."""
+    return f"{vm_prefix(vm)}{_escape(serial)}.qcow2"
 
 
 def console_file(vm: str) -> str:

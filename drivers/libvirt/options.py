@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -55,10 +55,20 @@ class Options(_Strict):
     migrate: MigrateSettings = MigrateSettings()
 
 
-def parse(target: Target) -> Options:
+class XenOptions(Options):
+    """`[target.options]` of a Xen target."""
+
+    guest_type: Literal["pv", "pvh", "hvm"] = "pvh"
+    console_logs: str = Field(default="", description="folder of xenconsoled's logs in dom0, if it logs guests")
+
+
+Kind = TypeVar("Kind", bound=Options)
+
+
+def parse(target: Target, kind: type[Kind]) -> Kind:
     """The options of `target`; raises `LabFileError` with all that is wrong."""
     try:
-        options = Options.model_validate(target.options)
+        options = kind.model_validate(target.options)
     except ValidationError as error:
         raise LabFileError(
             f"options of target {target.slug}:\n"

@@ -20,12 +20,12 @@ class Parking(Base):
     """Takes snapshots' descriptions away from libvirt and gives them back."""
 
     def _snapshot_ids(self, here: Located) -> Sequence[str]:
-        names: list[str] = here.dom.snapshotListNames(0)
+        names = [item.getName() for item in self._list_snapshots(here)]
         return names or [item.findtext("name", "") for item in self._parked(here)]
 
     def _park(self, here: Located) -> None:
         """Note all snapshots in the domain's metadata, then have libvirt forget them; their content stays."""
-        found = here.dom.listAllSnapshots(lv.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL)
+        found = self._list_snapshots(here, lv.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL)
         if not found:
             return
         # libvirt puts the namespace on the outermost element itself, and fails when it finds it there

@@ -37,32 +37,40 @@ class Power(Base):
         """Whether the QEMU of a VM that libvirt calls running answers; False once libvirt has seen that it died."""
         with self._guard("start", here):
             try:
-                # asks QEMU itself, which most calls do not
-                here.dom.blockInfo(xml.disk_path(next(iter(xml.disks(here.tree())))))
+                self._ask_machine(here)
             except lv.libvirtError:
                 if here.has_died():
                     return False
                 raise
         return True
 
+    def _ask_machine(self, here: Located) -> None:
+        """A question that QEMU itself answers, which most are not."""
+        here.dom.blockInfo(xml.disk_path(next(iter(xml.disks(here.tree())))))
+
     def _power_on(self, here: Located) -> None:
         if here.active:  # a guest that panicked and was kept for a look
             here.dom.destroy()
         slept = bool(here.dom.hasManagedSaveImage(0))
         if slept:
-            # libvirt boots afresh over a damaged state file and tells nobody; reading its header raises instead
-            here.dom.managedSaveGetXMLDesc(0)
+            self._check_state_file(here)
         if here.tree(inactive=True).find("devices/interface/filterref") is not None:
             filters.ensure(here.conn)
         here.dom.create()
         if slept:
             self._set_clock(here)
 
+    def _check_state_file(self, here: Located) -> None:
+        """libvirt boots afresh over a damaged state file and tells nobody; reading its header raises instead."""
+        here.dom.managedSaveGetXMLDesc(0)
+
     def _set_clock(self, here: Located) -> None:
         """Tell a guest that slept what time it is: its wall clock went on from where it was.
 
         Only a guest agent can do that; a guest without one keeps the time that it has.
         """
+        if not self._flavour.agent_channel:
+            return
         try:
             until("the guest agent's channel", lambda: self._agent_connected(here), seconds=AGENT_SECONDS)
             seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
@@ -99,23 +107,23 @@ class Power(Base):
         self._require(here, (PowerState.RUNNING, PowerState.PAUSED, PowerState.CRASHED), "reboot")
 
         def reset() -> None:
-            current = power_of(here.dom)
-            if current is PowerState.CRASHED:
+            if power_of(here.dom) is PowerState.CRASHED:
                 self._power_on(here)
                 return
-            here.dom.reset(0)
-            if current is PowerState.PAUSED:
+            self._reset(here)
+            if power_of(here.dom) is PowerState.PAUSED:
                 here.dom.resume()
 
         return self._start("reboot", here, reset, override=True)
+
+    def _reset(self, here: Located) -> None:
+        here.dom.reset(0)
 
     def _ask(self, operation: str, here: Located, then: Callable[[], None]) -> Operation[None]:
         """Press the power button, wait until the guest has powered off, and do `then`."""
         self._locks.acquire(here.vm, operation)
         stand_down = self._locks.asking(here.vm)
-        flags = 0
-        for name in self._flavour.shutdown_flags:
-            flags |= getattr(lv, name)
+        flags = self._flavour.flags(self._flavour.shutdown_flags)
 
         def work() -> None:
             try:
@@ -155,7 +163,7 @@ class Power(Base):
             state, reason = until(
                 "the guest to power off",
                 look,
-                lambda seen: seen[0] == lv.VIR_DOMAIN_SHUTOFF,
+                lambda seen: seen[0] == lv.VIR_DOMAIN_SHUTOFF and not here.active,
                 seconds=ASK_AT_MOST_SECONDS,
                 never=lambda _: "the request was withdrawn" if stand_down.is_set() else None,
             )

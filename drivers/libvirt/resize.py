@@ -47,7 +47,7 @@ class Sizes(Create):
         if memory_mib != memory_had:
             # plugged memory cannot be relied on to come out again, and a balloon does not change what the VM was sold
             raise refuse("memory is changed while the VM is stopped", "resize.hot-memory")
-        if vcpus < had:
+        if vcpus < had and not self._flavour.vcpu_unplug:
             raise refuse("vCPUs cannot be unplugged: QEMU's guests do not let go of them", "resize.hot-vcpu")
         if vcpus > limit:
             raise refuse(f"the VM was started with room for {limit} vCPUs (max_vcpus)", "resize.hot-vcpu")
@@ -67,7 +67,7 @@ class Sizes(Create):
             if element is None:
                 raise NotFound(f"no disk {serial!r}", operation="resize_disk", vm=vm, host=here.host)
             path, dev = xml.disk_path(element), xml.disk_dev(element)
-            had = int(here.dom.blockInfo(path)[0])
+            had = self._disk_bytes(here, path)
         if size_bytes < had or size_bytes % 512:
             raise InvalidRequest(
                 f"disk {serial} has {had} bytes; {size_bytes} is less, or not a whole number of sectors",

@@ -52,7 +52,7 @@ class SnapshotTree(Power, Parking, VolumeStore):
 
         def work() -> str:
             self._restore_parked(here)
-            if any(self._snapshot_name(item) == name for item in here.dom.listAllSnapshots(0)):
+            if any(self._snapshot_name(item) == name for item in self._list_snapshots(here)):
                 raise Exists(f"there is a snapshot {name!r}", operation="snapshot", vm=vm, host=here.host)
             id = (_MEMORY if memory else _DISK) + secrets.token_hex(6)
             root = ET.Element("domainsnapshot")
@@ -98,7 +98,7 @@ class SnapshotTree(Power, Parking, VolumeStore):
         here = self._locate(vm, "snapshots")
         with self._guard("snapshots", here):
             self._restore_parked(here)
-            found = here.dom.listAllSnapshots(lv.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL)
+            found = self._list_snapshots(here, lv.VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL)
             return tuple(
                 SnapshotState(
                     id=item.getName(),

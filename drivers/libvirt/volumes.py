@@ -133,7 +133,7 @@ class VolumeStore(Unplug):
                 element = self._volume_in(here.tree(inactive=True), volume)
             if element is None:
                 raise NotFound(f"volume {volume} is not attached", operation="detach_volume", vm=vm, host=here.host)
-            for snapshot in here.dom.listAllSnapshots(0):
+            for snapshot in self._list_snapshots(here):
                 domain = ET.fromstring(snapshot.getXMLDesc(0)).find("domain")
                 if domain is not None and self._volume_in(domain, volume) is not None:
                     raise Busy(

@@ -89,21 +89,24 @@ def domain(spec: Domain, flavour: Flavour) -> ET.Element:
     for tag, value in (("name", spec.name), ("storage", spec.storage), ("image", spec.image)):
         child(record, f"{{{METADATA_URI}}}{tag}", value)
     set_size(root, vcpus=spec.vcpus, max_vcpus=max(spec.max_vcpus, spec.vcpus), memory_mib=spec.memory_mib)
-    _boot(root, spec)
+    _boot(root, spec, flavour)
     features = child(root, "features")
-    child(features, "acpi")
-    child(features, "apic")
+    for name in flavour.features:
+        child(features, name)
     # a vCPU that is plugged in needs a free region of the cache; when a small one is full, QEMU 7.2 aborts
     # (tcg_region_initial_alloc__locked), so a VM with room for vCPUs has the cache of QEMU's own size
     bounded = flavour.domain_types[spec.type] == "tcg" and spec.max_vcpus <= spec.vcpus
     if bounded and flavour.emulated_cache_mib:
         child(child(features, "tcg"), "tb-cache", str(flavour.emulated_cache_mib), unit="MiB")
-    child(root, "clock", offset="utc")
+    clock = child(root, "clock", offset="utc")
+    for name, mode in flavour.timers.items():
+        child(clock, "timer", name=name, mode=mode)
     child(root, "on_poweroff", "destroy")
     child(root, "on_reboot", "restart")
     child(root, "on_crash", "preserve" if flavour.panic_model else "destroy")
     devices = child(root, "devices")
-    child(devices, "controller", type="usb", model="none")
+    if not flavour.usb:
+        child(devices, "controller", type="usb", model="none")
     if spec.machine.startswith(("q35", "pc-q35")):
         # every device that is plugged while the VM runs needs an empty root port of its own
         child(devices, "controller", type="pci", index=0, model="pcie-root")
@@ -113,20 +116,24 @@ def domain(spec: Domain, flavour: Flavour) -> ET.Element:
         devices.append(disk(item, target(flavour, index), flavour))
     for nic in spec.nics:
         devices.append(interface(nic, flavour))
-    console = child(devices, "serial", type="pty")
-    child(console, "log", file=spec.console_path, append="on")
-    child(console, "target", port=0)
+    if flavour.serial:
+        serial = child(devices, "serial", type="pty")
+        if flavour.serial_log:
+            child(serial, "log", file=spec.console_path, append="on")
+        child(serial, "target", port=0)
+    for kind in flavour.consoles:
+        child(child(devices, "console", type="pty"), "target", type=kind, port=0)
     if flavour.agent_channel:
         child(child(devices, "channel", type="unix"), "target", type="virtio", name="org.qemu.guest_agent.0")
-    child(devices, "memballoon", model="virtio")
+    child(devices, "memballoon", model=flavour.balloon_model)
     if flavour.panic_model:
         child(devices, "panic", model=flavour.panic_model)
     return root
 
 
-def _boot(root: ET.Element, spec: Domain) -> None:
+def _boot(root: ET.Element, spec: Domain, flavour: Flavour) -> None:
     os = ET.SubElement(root, "os", {"firmware": "efi"} if spec.uefi else {})
-    child(os, "type", "hvm", arch="x86_64", **({"machine": spec.machine} if spec.machine else {}))
+    child(os, "type", flavour.os_type, arch="x86_64", **({"machine": spec.machine} if spec.machine else {}))
     if spec.uefi:
         child(child(os, "firmware"), "feature", enabled="no", name="secure-boot")
         # beside the disks, so that it is there wherever the VM is moved to
@@ -154,7 +161,8 @@ def set_size(root: ET.Element, *, vcpus: int, max_vcpus: int, memory_mib: int) -
 def disk(item: Disk, dev: str, flavour: Flavour) -> ET.Element:
     """The XML of one disk. The format is always stated: probing it would let a guest choose it."""
     root = ET.Element("disk", {"type": "file", "device": "disk"})
-    child(root, "driver", name="qemu", type="qcow2", cache=item.cache, discard="unmap")
+    tuning = {"cache": item.cache, "discard": "unmap"} if flavour.disk_tuning else {}
+    child(root, "driver", name="qemu", type="qcow2", **tuning)
     child(root, "source", file=item.path)
     child(root, "target", dev=dev, bus=flavour.disk_bus)
     child(root, "serial", item.serial)

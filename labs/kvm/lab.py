@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from conformance.errors import HarnessError, LabError, MissingRequirement
+from conformance.errors import HarnessError
 from conformance.lab.inventory import LabInventory, load
 from conformance.lab.lab import LabKind, LabStatus, Observers, Say
 from conformance.paths import cache_dir
 from conformance.waiting import now, until
-from labs.kvm import accel, certificates, daemons, describe, images, networks, nodes, requirements, storage
-from labs.kvm.layout import HOSTS, NETWORKS, Cell
+from labs.kvm import certificates, daemons, describe, networks, nodes, requirements, storage
+from labs.kvm.layout import HOSTS, Cell
 from labs.libvirt_hosts.observers import LibvirtObservers
+from labs.nested import accel, images
+from labs.nested.cell import alone, empty, require, write
+from labs.nested.networks import NETWORKS
 
 _READY_S = 60.0
 
@@ -36,14 +37,9 @@ class KvmLab(LabKind):
 
     @classmethod
     def up(cls, cell: int, state_dir: Path, say: Say) -> LabInventory:
-        lacking = cls.missing()
-        if lacking:
-            raise MissingRequirement(
-                "this machine lacks " + ", ".join(what for what, _ in lacking),
-                hint="; ".join(dict.fromkeys(how for _, how in lacking)),
-            )
+        require(cls.missing())
         here = Cell(cell, state_dir.resolve())
-        with _alone(here.dir):
+        with alone(here.dir):
             if here.inventory_file.exists():
                 wrong = _wrong(here)
                 if not wrong:
@@ -60,7 +56,7 @@ class KvmLab(LabKind):
             ended = nodes.end(here.mark)  # the folder may have been removed by hand under a running lab
             say(f"{here.name}: ended {', '.join(ended)}" if ended else f"{here.name} is not there")
             return
-        with _alone(here.dir):
+        with alone(here.dir):
             ended = _clear(here)
             say(f"{here.name}: ended {', '.join(ended)}" if ended else f"{here.name}: nothing was running")
             say(f"{here.name}: removed {here.dir}")
@@ -107,10 +103,7 @@ def _build(here: Cell, say: Say) -> LabInventory:
     say(f"{here.name}: links, storage and DHCP at {now() - start:.1f} s")
     _both(lambda host: _ready(here, living, host))
     inventory = describe.inventory(here, living, catalogue, found)
-    # written last and whole: a lab without it is known to be half built
-    fresh = here.inventory_file.with_suffix(".new")
-    fresh.write_text(describe.toml(inventory), encoding="utf-8")
-    fresh.rename(here.inventory_file)
+    write(inventory, here.inventory_file)
     say(f"{here.name} is up after {now() - start:.1f} s: {here.inventory_file}")
     return load(here.inventory_file)
 
@@ -168,34 +161,5 @@ def _wrong(here: Cell) -> str:
 
 def _clear(here: Cell) -> list[str]:
     ended = nodes.end(here.mark)
-    for child in here.dir.iterdir():
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child)
-        else:
-            child.unlink()
+    empty(here.dir)
     return ended
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the cell against another runner; a folder that is empty at the end goes."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise LabError(
-                f"{folder} is being brought up or down by another process", hint="wait for it, or use another cell"
-            ) from None
-        # whoever held it before may have removed the folder
-        if folder.exists() and os.fstat(handle).st_ino == folder.stat().st_ino:
-            break
-        os.close(handle)
-    try:
-        yield
-    finally:
-        if not any(folder.iterdir()):
-            folder.rmdir()
-        os.close(handle)

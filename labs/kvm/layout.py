@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from labs.nested.networks import NETWORKS
+
 HOSTS = ("a", "b")
 MANAGEMENT = "mgmt0"
 """The hosts' interface in the management network, which also carries migrations."""
@@ -18,43 +20,6 @@ MIGRATION_PORTS = (49152, 49215)
 
 SOCKET_PATH_MAX = 107
 """sun_path less its NUL, unix(7)."""
-
-
-@dataclass(frozen=True, slots=True)
-class GuestNetwork:
-    """A guest network of the lab. The same addresses in every cell: cells cannot see each other."""
-
-    name: str
-    number: int
-    mtu: int = 1500
-
-    @property
-    def prefix4(self) -> str:
-        return f"10.77.{self.number}"
-
-    @property
-    def prefix6(self) -> str:
-        return f"fd77:0:0:{self.number}"
-
-    @property
-    def peer4(self) -> str:
-        """The peer: gateway, DHCP and DNS server of the network."""
-        return f"{self.prefix4}.1"
-
-    @property
-    def peer6(self) -> str:
-        return f"{self.prefix6}::1"
-
-    @property
-    def peer_interface(self) -> str:
-        return "eth0"
-
-    @property
-    def node(self) -> str:
-        return f"peer-{self.name}"
-
-
-NETWORKS = (GuestNetwork("net1", 1), GuestNetwork("net2", 2), GuestNetwork("jumbo", 3, mtu=9000))
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from conformance.observers.shell import LocalShell
-from labs.kvm.layout import HOSTS, MANAGEMENT, NETWORKS, Cell, GuestNetwork
+from labs.kvm.layout import HOSTS, MANAGEMENT, Cell
 from labs.kvm.nodes import Node
-
-# dumb and immediate: no spanning tree to wait for, no snooping that loses groups nobody queries
-_BRIDGE = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+from labs.nested.networks import BRIDGE, NETWORKS, QUIET, GuestNetwork, dnsmasq, peer_links
 
 
 def build(cell: Cell, nodes: Mapping[str, Node]) -> None:
@@ -37,7 +35,7 @@ def build(cell: Cell, nodes: Mapping[str, Node]) -> None:
 
 
 def _switch(node: Node) -> None:
-    lines = [f"link add {name} {_BRIDGE}" for name in ("mgmt", *(network.name for network in NETWORKS))]
+    lines = [f"link add {name} {BRIDGE}" for name in ("mgmt", *(network.name for network in NETWORKS))]
     lines += [f"link set {network.name} mtu {network.mtu}" for network in NETWORKS]
     ports = [("mgmt", f"mgmt-{host}") for host in HOSTS]
     ports += [(network.name, f"{network.name}-{end}") for network in NETWORKS for end in (*HOSTS, "peer")]
@@ -52,7 +50,7 @@ def _host(cell: Cell, host: str, node: Node) -> None:
     lines = []
     for network in NETWORKS:
         lines += [
-            f"link add {network.name} {_BRIDGE}",
+            f"link add {network.name} {BRIDGE}",
             f"link set {network.name}-up master {network.name}",
             f"link set {network.name} mtu {network.mtu}",
             f"link set {network.name}-up up",
@@ -69,53 +67,18 @@ def _host(cell: Cell, host: str, node: Node) -> None:
 
 
 def _quiet(node: Node) -> None:
-    # a host has no business in a guest network: no address, no neighbour discovery, no filter of its own on the bridges
-    node.shell.script(
-        "for f in default all; do echo 1 > /proc/sys/net/ipv6/conf/$f/disable_ipv6; done;"
-        "echo 0 > /proc/sys/net/ipv6/conf/lo/disable_ipv6;"
-        "for f in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $f ] || echo 0 > $f; done"
-    )
+    node.shell.script(QUIET)
 
 
 def _peer(network: GuestNetwork, node: Node) -> None:
-    _batch(
-        node,
-        [
-            f"addr add {network.peer4}/24 dev {network.peer_interface}",
-            f"addr add {network.peer6}/64 dev {network.peer_interface} nodad",
-            f"link set {network.peer_interface} up",
-        ],
-    )
+    _batch(node, peer_links(network))
 
 
 def start_dhcp(cell: Cell, network: GuestNetwork, node: Node) -> None:
     """Start the network's DHCP, DNS and router advertisements; it daemonizes once it serves."""
     folder = cell.dir / network.node
     folder.mkdir(parents=True, exist_ok=True)
-    node.shell.run(
-        [
-            "dnsmasq",
-            "--conf-file=/dev/null",
-            "--user=root",
-            "--no-hosts",
-            "--no-resolv",
-            "--no-ping",
-            f"--interface={network.peer_interface}",
-            "--bind-interfaces",
-            "--domain=hvconform.test",
-            f"--address=/peer.hvconform.test/{network.peer4}",
-            f"--dhcp-range={network.prefix4}.20,{network.prefix4}.250,255.255.255.0,10m",
-            "--dhcp-authoritative",
-            f"--dhcp-option=option:mtu,{network.mtu}",
-            f"--dhcp-leasefile={lease_file(cell, network)}",
-            f"--pid-file={folder / 'dnsmasq.pid'}",
-            f"--log-facility={folder / 'dnsmasq.log'}",
-            "--log-dhcp",
-            "--enable-ra",
-            f"--dhcp-range=::,constructor:{network.peer_interface},slaac,10m",
-            f"--ra-param={network.peer_interface},mtu:{network.mtu},10,600",
-        ]
-    )
+    node.shell.run(dnsmasq(network, folder, lease_file(cell, network)))
 
 
 def lease_file(cell: Cell, network: GuestNetwork) -> str:

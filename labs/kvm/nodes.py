@@ -9,7 +9,6 @@ links, mounts and loop devices.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +17,8 @@ from pathlib import Path
 
 from conformance.observers.shell import NamespaceShell
 from conformance.waiting import until
+from labs.nested.processes import alive, command_lines, pids
+from labs.nested.processes import end as end_processes
 
 # PID 1 of a node. It reaps: the machine's own may take seconds for it, while libvirt waits for its QEMUs to be gone.
 _INIT = """
@@ -89,13 +90,10 @@ def end(mark: str) -> list[str]:
     """End every node with a mark, and wait until each is gone; returns their names."""
     names = sorted({name for _, name in _marked(mark)})
     inside = {pid for node in find(mark).values() for pid in processes(node)}
-    for pid, _ in _marked(mark):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    until(f"the processes of {mark} to end", lambda: [*_marked(mark)], lambda left: not left, seconds=30, interval=0.02)
+    end_processes(f"the nodes of {mark}", [pid for pid, _ in _marked(mark)])
     until(
         f"the processes inside {mark} to end",
-        lambda: [pid for pid in inside if _alive(pid)],
+        lambda: [pid for pid in inside if alive(pid)],
         lambda left: not left,
         seconds=30,
         interval=0.02,
@@ -110,7 +108,7 @@ def processes(node: Node) -> list[int]:
     except OSError:
         return []
     found = []
-    for pid in _pids():
+    for pid in pids():
         with suppress(OSError):
             if os.readlink(f"/proc/{pid}/ns/pid") == namespace:  # noqa: PTH115
                 found.append(pid)
@@ -118,17 +116,11 @@ def processes(node: Node) -> list[int]:
 
 
 def _marked(mark: str) -> Iterator[tuple[int, str]]:
-    for pid in _pids():
-        with suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            # mark, mark, name: twice, so that a shell that somebody started with the mark in a command is not it
-            where = next((at for at, word in enumerate(words[:-2]) if word == mark.encode()), None)
-            if where is not None and words[where + 1] == mark.encode() and _alive(pid):
-                yield pid, words[where + 2].decode()
-
-
-def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    for pid, words in command_lines():
+        # mark, mark, name: twice, so that a shell that somebody started with the mark in a command is not it
+        where = next((at for at, word in enumerate(words[:-2]) if word == mark), None)
+        if where is not None and words[where + 1] == mark:
+            yield pid, words[where + 2]
 
 
 def _is_init(pid: int) -> bool:
@@ -138,10 +130,3 @@ def _is_init(pid: int) -> bool:
                 numbers = line.split()[1:]
                 return len(numbers) > 1 and numbers[-1] == "1"
     return False
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rsplit(b")", 1)[1].split()[0] not in (b"Z", b"X")
-    except OSError:
-        return False

@@ -2,95 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-
-from conformance.errors import LabError
-from conformance.lab.inventory import LabInventory, Network
-from conformance.lab.lab import Observers
-from conformance.observers.guest import Channel
-from conformance.observers.peer.client import Peer, PeerChannel
-from conformance.observers.shell import Shell, open_shell
+from conformance.lab.inventory import Host, LabInventory
+from conformance.observers.shell import Shell
+from labs.hosts.observers import HostObservers
 from labs.libvirt_hosts.probe import LibvirtHostProbe
-from labs.libvirt_hosts.serial import SerialChannel
-
-_PEER_HEALTH = """
-[ -d "/sys/class/net/$1" ] || { echo "there is no interface $1"; exit 0; }
-read -r flags < "/sys/class/net/$1/flags"
-[ "$((flags & 1))" = 1 ] || echo "the interface $1 is down"
-[ -z "$2" ] && exit 0
-for p in /proc/[0-9]*; do
-    { read -r comm < "$p/comm"; } 2>/dev/null || continue
-    [ "$comm" != dnsmasq ] || exit 0
-done
-echo "no dnsmasq runs"
-"""
 
 
-class LibvirtObservers(Observers):
-    """Everything is opened at first use and kept until `close`."""
+class LibvirtObservers(HostObservers[LibvirtHostProbe]):
+    """Hosts are looked at by `LibvirtHostProbe`."""
 
-    def __init__(self, inventory: LabInventory) -> None:
-        self._lab = inventory
-        self._shells: list[Shell] = []
-        self._probes: dict[str, LibvirtHostProbe] = {}
-        self._peer_shells: dict[str, Shell] = {}
-        self._peers: dict[str, Peer] = {}
-        self._serials: dict[str, SerialChannel] = {}
-
-    def host(self, name: str) -> LibvirtHostProbe:
-        if name not in self._probes:
-            host = self._lab.host(name)
-            shell = open_shell(host.shell)
-            self._shells.append(shell)
-            self._probes[name] = LibvirtHostProbe(self._lab, host, shell)
-        return self._probes[name]
-
-    def peer(self, network: str) -> Peer:
-        if network not in self._peers:
-            found = self._lab.network(network)
-            leases = "" if found.lease_file is None else str(found.lease_file)
-            self._peers[network] = Peer(network, found.peer_interface, self._peer_shell(found), lease_file=leases)
-        return self._peers[network]
-
-    def network_channel(self, network: str, mac: str) -> Channel:
-        return PeerChannel(self.peer(network), mac)
-
-    def serial_channel(self, uuid: str) -> Channel:
-        if uuid not in self._serials:
-            self._serials[uuid] = SerialChannel(self._all, uuid)
-        return self._serials[uuid]
-
-    def health(self) -> Sequence[str]:
-        checks = [probe.health for probe in self._all()]
-        with ThreadPoolExecutor(len(checks) + len(self._lab.networks)) as pool:
-            hosts = [pool.submit(check) for check in checks]
-            peers = [pool.submit(self._peer_health, network) for network in self._lab.networks]
-            return [line for done in (*hosts, *peers) for line in done.result()]
-
-    def close(self) -> None:
-        for serial in self._serials.values():
-            serial.close()
-        for peer in self._peers.values():
-            peer.close()
-        for shell in self._shells:
-            shell.close()
-        for kept in (self._serials, self._peers, self._probes, self._peer_shells, self._shells):
-            kept.clear()
-
-    def _all(self) -> list[LibvirtHostProbe]:
-        return [self.host(host.name) for host in self._lab.hosts]
-
-    def _peer_shell(self, network: Network) -> Shell:
-        if network.name not in self._peer_shells:
-            self._peer_shells[network.name] = shell = open_shell(network.peer)
-            self._shells.append(shell)
-        return self._peer_shells[network.name]
-
-    def _peer_health(self, network: Network) -> list[str]:
-        served = "dnsmasq" if network.lease_file is not None else ""
-        try:
-            done = self._peer_shell(network).script(_PEER_HEALTH, network.peer_interface, served, timeout_s=20)
-        except LabError as error:
-            return [f"peer of {network.name}: {error}"]
-        return [f"peer of {network.name}: {line}" for line in done.text.splitlines()]
+    def probe(self, lab: LabInventory, host: Host, shell: Shell) -> LibvirtHostProbe:
+        return LibvirtHostProbe(lab, host, shell)

@@ -151,6 +151,8 @@ def test_interrupted_run_keeps_what_had_run_and_cleans_up(
 def test_lab_commands(suite: Path) -> None:  # noqa: ARG001 - for the state folder
     assert "simulated-0 is up" in hvconform("lab", "up", "simulated").stdout
     assert "simulated-0: up" in hvconform("lab", "status", "simulated").stdout
+    rebuilt = hvconform("lab", "rebuild", "simulated").stdout
+    assert rebuilt.index("simulated-0 is down") < rebuilt.index("simulated-0 is up")
     assert "simulated-0 is down" in hvconform("lab", "down", "simulated").stdout
     assert hvconform("sweep").returncode == 0
 

@@ -8,7 +8,7 @@ import pytest
 
 from conformance.errors import LabFileError
 from conformance.lab import inventory
-from labs.kvm.describe import toml
+from labs.nested.cell import toml
 from labs.simulated import SimulatedLab
 
 

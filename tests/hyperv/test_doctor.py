@@ -14,7 +14,7 @@ from drivers.hyperv import cmdlets
 from drivers.hyperv.diagnosis import NEEDED, WAYS
 from labs.hyperv_double.lab import inventory
 from labs.hyperv_double.site import serve, stop
-from labs.kvm.describe import toml
+from labs.nested.cell import toml
 from labs.simulated import world as worlds
 from tests.hyperv.conftest import Bench
 

@@ -12,7 +12,7 @@ from conformance.model import Evidence
 from conformance.record import ItemFinished, TargetSeen
 from labs.hyperv_double.lab import inventory
 from labs.hyperv_double.names import PASSWORD
-from labs.kvm.describe import toml
+from labs.nested.cell import toml
 
 SECRET = "s3cret-0f-the-d0uble"
 

@@ -9,7 +9,7 @@ import pytest
 
 from conformance.guest import image
 from conformance.paths import cache_dir
-from labs.kvm import accel
+from labs.nested import accel
 
 pytestmark = pytest.mark.lab
 

@@ -19,8 +19,8 @@ from conformance.lab.inventory import LabInventory
 from conformance.observers.shell import Completed, LocalShell, NamespaceShell
 from conformance.waiting import until
 from labs.kvm import nodes
-from labs.kvm.describe import toml
 from labs.kvm.layout import HOSTS, MANAGEMENT, NETWORKS, Cell
+from labs.nested.cell import toml
 
 NAME = "station"
 ADDRESS = "10.200.0.100"

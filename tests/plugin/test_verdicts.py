@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from conformance.record import Attachment, DriverCall, ItemPlanned, ItemStarted, RunFinished, RunStarted, TargetSeen
-from labs.kvm.describe import toml
+from labs.nested.cell import toml
 from labs.simulated.lab import inventory
 from tests.plugin.conftest import Run
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from conformance import record
 from conformance.lab.inventory import LabInventory
 from conformance.record import ItemFinished, Verdict
-from labs.kvm.describe import toml
+from labs.nested.cell import toml
 
 
 def verdicts(folder: Path, lab: LabInventory, defect: str, requirements: Sequence[str]) -> dict[str, set[Verdict]]:

@@ -85,6 +85,11 @@ int disk_open(const char *serial, int flags, struct buf *out);
 bool disk_path(const char *serial, char *into, size_t size);
 verb_function verb_disks, verb_disk_write, verb_disk_hash;
 
+/* xenstore.c */
+bool xenstore_read(const char *path, char *into, size_t size);
+void xen_serial(const char *params, char *into, size_t size);
+bool xen_disk_serial(const char *node, char *into, size_t size);
+
 /* writer.c */
 void writer_quiesce(void);
 int writer_freeze(void);

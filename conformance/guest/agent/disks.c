@@ -22,14 +22,17 @@ static ssize_t read_page(const char *name, const char *page, char *into, size_t 
 }
 
 /* virtio and NVMe show the serial as text; SCSI in its vital product data: page 0x83 on Hyper-V, else page 0x80, after 4
- * bytes of header. */
+ * bytes of header; of a Xen device, which has none, the store tells what lies behind it. */
 static void disk_serial(const char *name, char *into, size_t size) {
-    char path[300], page[256] = {0};
+    char path[300], page[256] = {0}, node[256];
     snprintf(path, sizeof path, "/sys/block/%s/serial", name);
     if (read_text(path, into, size))
         return;
     snprintf(path, sizeof path, "/sys/block/%s/device/serial", name);
     if (read_text(path, into, size))
+        return;
+    snprintf(path, sizeof path, "/sys/block/%s/device/nodename", name);
+    if (read_text(path, node, sizeof node) && xen_disk_serial(node, into, size))
         return;
     ssize_t got = read_page(name, "vpd_pg83", page, sizeof page);
     if (got > 0 && vpd_identifier((unsigned char *)page, (size_t)got, into, size))

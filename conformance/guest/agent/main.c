@@ -8,10 +8,12 @@
 
 int agent_main(void);
 
+/* Ctrl-Alt-Del, and what Xen or Hyper-V ask of the kernel: to a guest they are what the power button is on a PC. */
 static void *wait_signals(void *set) {
     int signal;
     while (!sigwait(set, &signal))
-        power_request(signal == SIGINT ? POWER_REBOOT : POWER_OFF);
+        if (!acpi_ignored())
+            power_request(signal == SIGINT ? POWER_REBOOT : POWER_OFF);
     return NULL;
 }
 

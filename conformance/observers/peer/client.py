@@ -33,8 +33,10 @@ for name, source in sources:
     exec(compile(source, name, "exec"), module.__dict__)
 module.main(*arguments)
 """
-_GRACE_S = 10.0
+_GRACE_S = 30.0
 """How much longer than a request's own deadline the peer may take before it counts as broken."""
+_START_S = 60.0
+"""And for its first answer: an interpreter starts slowly on an emulated host beside a VM that boots there."""
 _SAID_LINES = 20
 
 
@@ -177,7 +179,9 @@ class Peer:
         future: Future[dict[str, Any]] = Future()
         request = json.dumps({"id": number, "method": method, "params": parameters}).encode() + b"\n"
         with self._lock:
-            process = self._process or self._start()
+            process = self._process
+            if process is None:
+                process, wait_s = self._start(), wait_s + _START_S
             self._pending[number] = future
             _send(process, request)
         try:

@@ -21,13 +21,14 @@ def target(**values: object) -> Target:
 
 def test_a_host_without_a_uri_is_named() -> None:
     with pytest.raises(LabFileError, match="no URI for b"):
-        options.parse(target(uris={"a": "qemu:///system"}))
+        options.parse(target(uris={"a": "qemu:///system"}), options.Options)
 
 
 def test_an_unknown_or_wrong_option_is_named_with_its_place() -> None:
     with pytest.raises(LabFileError) as caught:
         options.parse(
-            target(uris={"a": "qemu:///system", "b": "qemu+ssh:///system"}, colour="red", migrate={"mode": "fast"})
+            target(uris={"a": "qemu:///system", "b": "qemu+ssh:///system"}, colour="red", migrate={"mode": "fast"}),
+            options.Options,
         )
     assert "colour" in str(caught.value)
     assert "migrate.mode" in str(caught.value)
@@ -54,7 +55,7 @@ def test_every_capability_of_the_flavour_has_its_facet() -> None:
 )
 def test_what_is_no_uri_is_named_and_never_repeated(uri: str, why: str) -> None:
     with pytest.raises(LabFileError, match=f"uris.b: .*{why}") as caught:
-        options.parse(target(uris={"a": "qemu:///system", "b": uri}))
+        options.parse(target(uris={"a": "qemu:///system", "b": uri}), options.Options)
     assert "geheim" not in str(caught.value)
 
 

@@ -7,7 +7,7 @@ import json
 import shutil
 import struct
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from conformance.guest import image
@@ -18,17 +18,19 @@ from conformance.model import MIB, Firmware
 _QCOW2_MAGIC = b"QFI\xfb"
 
 
-def prepare(folder: Path, cache_dir: Path, say: Say) -> list[Image]:
-    """Put the images into the lab's folder, where both hosts see them at the same path.
+def prepare(folder: Path, cache_dir: Path, say: Say, seen_at: PurePath | None = None) -> list[Image]:
+    """Put the images into a folder that both hosts see at the same path.
 
     Args:
-        folder: The cell's image folder.
+        folder: Where they go.
         cache_dir: Where images are built once.
+        seen_at: The folder's path on the hosts, if it is another one there.
     """
+    seen_at = seen_at or folder
     folder.mkdir(parents=True, exist_ok=True)
     built = image.build(cache_dir, say)
-    kernel, initrd = _copy(built.kernel, folder), _copy(built.initrd, folder)
-    direct: dict[str, Any] = {"kernel": kernel, "initrd": initrd, "cmdline": built.cmdline}
+    kernel, bzimage, initrd = (_copy(file, folder) for file in (built.kernel, built.bzimage, built.initrd))
+    direct: dict[str, Any] = {"kernel": kernel, "bzimage": bzimage, "initrd": initrd, "cmdline": built.cmdline}
     found = []
     bios = _copy(built.disk("bios", "qcow2"), folder)
     found.append(_image("hvconform", bios, "qcow2", image_id=built.image_id, firmware=Firmware.BIOS, **direct))
@@ -37,10 +39,15 @@ def prepare(folder: Path, cache_dir: Path, say: Say) -> list[Image]:
     secret = folder / "secret"
     secret.write_bytes(b"a file of the host that no guest may read\n".ljust(4096, b"."))
     found.append(_image("corrupt", _corrupt(folder / "corrupt.qcow2"), "qcow2", size=64 * MIB))
-    disguised = _disguised(folder / "raw-looking-like-qcow2.raw", secret)
+    disguised = _disguised(folder / "raw-looking-like-qcow2.raw", seen_at / secret.name)
     # it boots directly, so that the guest can show which bytes it was given
     found.append(_image("raw-looking-like-qcow2", disguised, "raw", image_id=built.image_id, **direct))
-    return found
+    return [_seen(image, seen_at) for image in found]
+
+
+def _seen(image: Image, folder: PurePath) -> Image:
+    paths = {"path": image.path, "kernel": image.kernel, "bzimage": image.bzimage, "initrd": image.initrd}
+    return image.model_copy(update={name: path and Path(folder / path.name) for name, path in paths.items()})
 
 
 def _copy(source: Path, folder: Path) -> Path:
@@ -71,7 +78,7 @@ def _corrupt(path: Path) -> Path:
     return path
 
 
-def _disguised(path: Path, backing: Path) -> Path:
+def _disguised(path: Path, backing: PurePath) -> Path:
     """A raw disk that begins like a qcow2 with a backing file: whoever probes the format shows the guest that file.
 
     The danger is that of CVE-2008-2004: a guest can write such bytes to its own raw disk.

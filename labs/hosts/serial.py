@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -10,33 +11,39 @@ from contextlib import suppress
 from conformance.errors import GuestSilent, LabError
 from conformance.observers.shell import Process
 from conformance.waiting import WaitTimeout, until
-from labs.libvirt_hosts.probe import LibvirtHostProbe
+from labs.hosts.probe import Console, ShellHostProbe
 
 _MARK = b"\x02HVC "
 _BUFFER = 256 * 1024
 
-# The reader ends with the writer: over SSH only the end of the input tells the host that nobody listens any more.
-_RELAY = 'stty -F "$1" raw -echo; { cat "$1" & reader=$!; cat > "$1"; kill $reader; } 2>/dev/null'
+# Each ends the other, with the whole process group: over SSH only the end of the input tells the host that nobody
+# listens any more, and only the end of the output tells us that the VM's end of the line has gone.
+_RELAY = 'stty -F "$1" raw -echo; { cat "$1"; kill 0; } 2>/dev/null & cat 2>/dev/null > "$1"; kill 0'
 
 
 class SerialChannel:
-    """Asks the agent over the pseudo-terminal that the VM's process holds. One request at a time.
+    """Asks the agent over the pseudo-terminal that the hypervisor holds for the VM. One request at a time.
+
+    The terminal is looked for once and kept until its other end goes, as with a migration, or an answer stays out.
+
+    Requests carry ids that no other channel gives: a pseudo-terminal may hold answers that nobody has read yet.
 
     Args:
         probes: The hosts' probes.
         uuid: The VM's.
     """
 
-    def __init__(self, probes: Callable[[], Sequence[LibvirtHostProbe]], uuid: str) -> None:
+    def __init__(self, probes: Callable[[], Sequence[ShellHostProbe]], uuid: str) -> None:
         self._probes = probes
         self._uuid = uuid.lower()
         self._lock = threading.Lock()
         self._line: _Line | None = None
+        self._channel = secrets.token_hex(4)
         self._numbers = itertools.count(1)
 
     def ask(self, line: str, timeout_s: float) -> str:
         with self._lock:
-            number = f"{next(self._numbers)}".encode()
+            number = f"{self._channel}{next(self._numbers)}".encode()
             relay = self._open()
             relay.send(_MARK + number + b" " + line.encode("ascii") + b"\n")
             try:
@@ -44,6 +51,7 @@ class SerialChannel:
                     "the serial console's reply", lambda: relay.reply(number), seconds=timeout_s, interval=0.01
                 )
             except WaitTimeout:
+                self._drop()  # the guest may be somewhere else by now
                 raise GuestSilent(
                     f"no answer over the serial console of {self._uuid} to {line[:60]!r} within {timeout_s:g} s"
                 ) from None
@@ -51,39 +59,36 @@ class SerialChannel:
 
     def close(self) -> None:
         with self._lock:
-            if self._line is not None:
-                self._line.close()
-                self._line = None
+            self._drop()
 
     def _open(self) -> _Line:
-        where = self._find()
-        if self._line is not None and self._line.where == where and not self._line.ended:
+        if self._line is not None and not self._line.ended:
             return self._line
-        if self._line is not None:
-            self._line.close()
-        probe, _, path = where
-        self._line = _Line(where, probe.shell.popen(["sh", "-c", _RELAY, "sh", path]))
+        self._drop()
+        probe, console = self._find()
+        self._line = _Line(probe.shell.popen(["sh", "-c", _RELAY, "sh", console.path]))
         return self._line
 
-    def _find(self) -> tuple[LibvirtHostProbe, int, str]:
-        found: list[tuple[LibvirtHostProbe, int, str, bool]] = []
+    def _drop(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _find(self) -> tuple[ShellHostProbe, Console]:
+        found: list[tuple[ShellHostProbe, Console]] = []
         for probe in self._probes():
             with suppress(LabError):  # a host that is down runs nothing
-                seen = probe.look()
-                process, xml = seen.process(self._uuid), seen.live.get(self._uuid)
-                source = None if xml is None else xml.find("devices/serial[@type='pty']/source")
-                path = None if source is None else source.get("path")
-                if process is not None and path:
-                    found.append((probe, process.pid, path, self._uuid in seen.paused))
+                console = probe.console(self._uuid)
+                if console is not None:
+                    found.append((probe, console))
         if not found:
             raise GuestSilent(f"no host runs {self._uuid} with a serial console that can be opened")
         # in the middle of a migration there are two: the one that is not paused runs
-        return min(found, key=lambda item: item[3])[:3]
+        return min(found, key=lambda item: item[1].paused)
 
 
 class _Line:
-    def __init__(self, where: tuple[LibvirtHostProbe, int, str], process: Process) -> None:
-        self.where = where
+    def __init__(self, process: Process) -> None:
         self.ended = False
         self._process = process
         self._seen = b""

@@ -1,0 +1,1 @@
+"""What the observers of hosts behind a shell share, whatever hypervisor runs there."""

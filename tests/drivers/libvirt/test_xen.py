@@ -1,0 +1,278 @@
+"""Xen behind libvirt: three types of guests as data, and what libxl cannot do is refused before anything happens."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from conformance.driver import FACETS
+from conformance.errors import InvalidRequest, LabFileError, Unsupported
+from conformance.lab.inventory import LabInventory, Target
+from conformance.model import MIB, Capability, DiskSpec, Firmware, MigrateOptions, NicSpec, VmSpec
+from drivers.libvirt import LibvirtDriver, options, xml
+from drivers.libvirt.connection import Hosts
+from drivers.libvirt.kvm import KVM
+from drivers.libvirt.xen import FLAVOURS, XenDriver
+from tests.drivers.libvirt.test_xml import SPEC
+
+TYPES = sorted(FLAVOURS)
+URIS = {"a": "xen+tcp://a.example/system", "b": "xen+ssh://root@b.example/system"}
+
+
+def build(guest_type: str, **changes: object) -> ET.Element:
+    flavour = FLAVOURS[guest_type]
+    spec = replace(SPEC, type="xen", machine=flavour.machine, direct=xml.DirectBoot("/k", "/i", "x"), **changes)  # type: ignore[arg-type]
+    return ET.fromstring(xml.text(xml.domain(spec, flavour)))
+
+
+# XML
+
+
+@pytest.mark.parametrize(
+    ("guest_type", "os", "machine"), [("pv", "xen", "xenpv"), ("pvh", "xenpvh", "xenpvh"), ("hvm", "hvm", "xenfv")]
+)
+def test_the_guest_is_entered_as_asked(guest_type: str, os: str, machine: str) -> None:
+    root = build(guest_type)
+    kind = root.find("os/type")
+    assert root.get("type") == "xen"
+    assert kind is not None
+    assert (kind.text, kind.get("machine")) == (os, machine)
+    assert root.findtext("os/kernel") == "/k"
+
+
+@pytest.mark.parametrize("guest_type", TYPES)
+def test_devices_are_xens_own(guest_type: str) -> None:
+    root = build(guest_type)
+    assert [item.find("target").get("bus") for item in xml.disks(root)] == ["xen", "xen"]  # type: ignore[union-attr]
+    assert [xml.disk_dev(item) for item in xml.disks(root)] == ["xvda", "xvdb"]
+    assert {item.find("driver").get("type") for item in xml.disks(root)} == {"qcow2"}  # type: ignore[union-attr]
+    assert {item.get("type") for item in root.findall("devices/interface/model")} == {"netfront"}
+    assert root.find("devices/channel") is None
+    assert root.find("devices/memballoon").get("model") == "xen"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("guest_type", TYPES)
+def test_nothing_is_in_the_xml_that_libxl_only_ignores(guest_type: str) -> None:
+    text = xml.text(build(guest_type, nics=()))
+    for word in ("cache=", "discard=", "<log", "tb-cache", "virtio", "panic", "<rom"):
+        assert word not in text
+
+
+@pytest.mark.parametrize("guest_type", TYPES)
+def test_the_time_stamp_counter_is_the_hosts(guest_type: str) -> None:
+    timer = build(guest_type).find("clock/timer")
+    assert timer is not None
+    assert (timer.get("name"), timer.get("mode")) == ("tsc", "native")
+    assert ET.fromstring(xml.text(xml.domain(SPEC, KVM))).find("clock/timer") is None
+
+
+def test_consoles_are_those_that_there_are() -> None:
+    assert build("pv").find("devices/console/target").get("type") == "xen"  # type: ignore[union-attr]
+    assert build("pv").find("devices/serial") is None
+    assert build("hvm").find("devices/serial") is not None
+    assert build("hvm").find("devices/console") is None
+
+
+# options
+
+
+def target(**values: object) -> Target:
+    return Target(slug="xen", driver="xen", hosts=["a", "b"], options={"uris": URIS, **values})
+
+
+def test_a_guest_type_that_does_not_exist_is_named() -> None:
+    with pytest.raises(LabFileError, match="guest_type"):
+        options.parse(target(guest_type="pvm"), options.XenOptions)
+    with pytest.raises(LabFileError, match="guest_type"):
+        options.parse(target(guest_type="pv"), options.Options)
+
+
+def test_the_driver_names_every_option_that_it_reads() -> None:
+    assert XenDriver.option_names == frozenset(options.XenOptions.model_fields)
+    assert XenDriver.option_names > LibvirtDriver.option_names
+
+
+# capabilities and refusals, on hosts that are not there
+
+
+class Conn:
+    """As much of a connection as is asked for before anything happens; every other call is a change, and fails."""
+
+    def __init__(self, version: int = 4_017_000, guests: tuple[str, ...] = ("xen", "xenpvh", "hvm")) -> None:
+        self._version = version
+        self._guests = guests
+
+    def getCapabilities(self) -> str:  # noqa: N802 - libvirt's name
+        guests = "".join(f"<guest><os_type>{kind}</os_type></guest>" for kind in self._guests)
+        return f"<capabilities>{guests}</capabilities>"
+
+    def getDomainCapabilities(self, *_: object) -> str:  # noqa: N802
+        return "<domainCapabilities/>"
+
+    def getVersion(self) -> int:  # noqa: N802
+        return self._version
+
+
+class Dom:
+    """A domain that is looked at and never changed."""
+
+    def __init__(self, root: ET.Element, *, active: bool) -> None:
+        self._text = xml.text(root)
+        self._active = active
+
+    def isActive(self) -> bool:  # noqa: N802
+        return self._active
+
+    def XMLDesc(self, _: int) -> str:  # noqa: N802
+        return self._text
+
+    def state(self, _: int) -> tuple[int, int]:
+        return (1, 1) if self._active else (5, 1)
+
+    def hasManagedSaveImage(self, _: int) -> bool:  # noqa: N802
+        return False
+
+
+@pytest.fixture(autouse=True)
+def _needs_libvirt() -> None:
+    pytest.importorskip("libvirt", reason="libvirt-python is not installed")
+
+
+def driver(
+    monkeypatch: pytest.MonkeyPatch,
+    guest_type: str = "pv",
+    *,
+    conns: dict[str, Conn] | None = None,
+    active: bool = True,
+    **values: object,
+) -> XenDriver:
+    """A driver whose hosts and whose one VM, "vm" on host a, are doubles."""
+    lab = LabInventory.model_validate(
+        {
+            "name": "double",
+            "kind": "libvirt",
+            "evidence": "own-double",
+            "host": [
+                {"name": "a", "address": "192.0.2.1", "memory_mib": 1024},
+                {"name": "b", "address": "192.0.2.2", "address6": "2001:db8::2"},
+            ],
+            "network": [
+                {
+                    "name": "n",
+                    "bridge": "br0",
+                    "ipv4": "198.51.100.0/24",
+                    "peer": {"kind": "local"},
+                    "peer_interface": "p",
+                }
+            ],
+            "storage": [{"name": "shared", "path": "/s", "shared": True}],
+            "image": [
+                {
+                    "name": "full",
+                    "path": "/i",
+                    "sha256": "0" * 64,
+                    "size_bytes": MIB,
+                    "kernel": "/k",
+                    "bzimage": "/z",
+                    "initrd": "/r",
+                },
+                {"name": "disk", "path": "/i", "sha256": "0" * 64, "size_bytes": MIB},
+            ],
+            "target": [target(guest_type=guest_type, **values).model_dump()],
+        }
+    )
+    made = conns or {"a": Conn(), "b": Conn()}
+    hosts = Hosts(URIS)
+    monkeypatch.setattr(hosts, "get", made.__getitem__)
+    parsed = options.parse(lab.targets[0], options.XenOptions)
+    found = XenDriver(lab, lab.targets[0], parsed, hosts, XenDriver.flavour_for(parsed))
+    dom = Dom(build(guest_type), active=active)
+    tree = build(guest_type)
+    here = SimpleNamespace(vm="vm", host="a", conn=made["a"], dom=dom, active=active, tree=lambda **_: tree)
+    monkeypatch.setattr(found, "_locate", lambda *_: here)
+    monkeypatch.setattr(found, "_lookup", lambda *_: None)
+    return found
+
+
+@pytest.mark.parametrize("guest_type", TYPES)
+def test_every_capability_of_the_flavour_has_its_facet(guest_type: str) -> None:
+    declared = FLAVOURS[guest_type].capabilities
+    assert [key for key in declared if key in FACETS and not issubclass(XenDriver, FACETS[key])] == []
+
+
+def test_what_is_not_declared_is_refused_by_the_call_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = driver(monkeypatch)
+    asks: dict[Capability, Any] = {
+        Capability.SNAPSHOT_DISK: lambda: made.snapshot("vm", "s"),
+        Capability.SNAPSHOT_MEMORY: lambda: made.snapshot("vm", "s", memory=True),
+        Capability.SNAPSHOT_QUIESCE: lambda: made.snapshot("vm", "s", quiesce=True),
+        Capability.SNAPSHOT_EXCLUDE_DISK: lambda: made.snapshot("vm", "s", exclude=("data0",)),
+        Capability.NIC_LINK_STATE: lambda: made.set_link("vm", "52:54:00:00:00:01", False),
+        Capability.RESIZE_DISK_ONLINE: lambda: made.resize_disk("vm", "root", 2 * MIB),
+        Capability.MIGRATE_POSTCOPY: lambda: made.migrate("vm", "b", MigrateOptions(postcopy=True)),
+        Capability.MIGRATE_IPV6: lambda: made.migrate("vm", "b", MigrateOptions(uri_family=6)),
+        Capability.MIGRATE_LIVE_STORAGE: lambda: made.migrate("vm", "b", MigrateOptions(copy_storage=True)),
+        Capability.ANTI_SPOOF: lambda: made.attach_nic("vm", NicSpec("n", "52:54:00:00:00:09", anti_spoof=True)),
+        Capability.CONSOLE_LOG: lambda: made.console_log("vm"),
+    }
+    declared = made.capabilities()
+    for capability, ask in asks.items():
+        assert capability not in declared
+        with pytest.raises(Unsupported) as refusal:
+            ask()
+        assert refusal.value.capability == capability
+
+
+def test_the_console_is_declared_where_the_lab_says_that_there_are_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Capability.CONSOLE_LOG in driver(monkeypatch, console_logs="/var/log/xen/console").capabilities()
+
+
+def spec(**changes: Any) -> VmSpec:
+    return VmSpec(name="new", image="full", disks=(DiskSpec(MIB, "data0"),), **changes)
+
+
+def test_a_guest_without_firmware_refuses_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    for firmware in Firmware:
+        with pytest.raises(Unsupported, match="firmware"):
+            driver(monkeypatch, "pvh").create(spec(firmware=firmware))
+
+
+def test_a_guest_that_needs_a_kernel_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidRequest, match="booted from a kernel"):
+        driver(monkeypatch, "pv").create(replace(spec(), image="disk"))
+
+
+@pytest.mark.parametrize(("guest_type", "kernel"), [("pv", "/k"), ("pvh", "/k"), ("hvm", "/z")])
+def test_each_type_gets_the_kernel_that_it_can_be_entered_at(
+    monkeypatch: pytest.MonkeyPatch, guest_type: str, kernel: str
+) -> None:
+    made = driver(monkeypatch, guest_type, direct_kernel=True)
+    found = made._direct(made._lab.image("full"))
+    assert found is not None
+    assert found.kernel == kernel
+
+
+def test_an_hvm_guest_boots_from_disk_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = driver(monkeypatch, "hvm")
+    assert made._direct(made._lab.image("full")) is None
+
+
+def test_a_guest_type_that_the_host_cannot_run_is_refused_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = driver(monkeypatch, "hvm", conns={"a": Conn(guests=("xen",)), "b": Conn()})
+    monkeypatch.setattr(made, "_check_free", lambda *_: None)
+    with pytest.raises(Unsupported, match="the host runs no hvm guests, only xen"):
+        made.create(spec())
+
+
+def test_a_host_with_an_older_xen_is_no_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = driver(monkeypatch, conns={"a": Conn(), "b": Conn(version=4_016_000)})
+    monkeypatch.setattr(made, "_attached", lambda *_: [])
+    monkeypatch.setattr(made, "_owned", lambda *_: [])
+    with pytest.raises(Unsupported, match="its own version or a newer one"):
+        made.migrate("vm", "b")
