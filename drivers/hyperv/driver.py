@@ -35,6 +35,7 @@ OFFERED: Mapping[Capability, tuple[str, str]] = {
     Capability.VOLUME_HOTPLUG: ("driver", "SCSI"),
     Capability.NIC_HOTPLUG: ("image", "generation 2"),
     Capability.NIC_LINK_STATE: ("driver", "connected to its switch or not"),
+    Capability.AGENT: ("image", "addresses, by hv_kvp_daemon or else the host's neighbour table"),
     Capability.CONSOLE_LOG: ("driver", "the first serial port, read on the host"),
     Capability.NETWORK_ISOLATION: ("host", "switches or access VLANs"),
 }

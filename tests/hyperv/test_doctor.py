@@ -72,7 +72,7 @@ def test_the_command(file: Any) -> None:
     assert done.exit_code == 0, done.output
     assert "ok       observers of doctor: 2 hosts, 2 networks" in done.output
     assert "ok       target hyperv-double: b: the service vmms is Running" in done.output
-    assert "offers clone, console.log" in done.output
+    assert "offers agent, clone, console.log" in done.output
 
 
 def test_the_command_says_what_is_missing(file: Any) -> None:

@@ -48,7 +48,7 @@ class Guarded(HTTPAdapter):
     def __init__(self, auth: Auth) -> None:
         self._schemes = SCHEMES[auth]
         self._sockets: WeakSet[socket.socket] = WeakSet()
-        self._answers: WeakSet[Any] = WeakSet()
+        self._last: Any = None
         self._lock = threading.Lock()
         self._sealed = False
         self._aborted = False
@@ -60,8 +60,8 @@ class Guarded(HTTPAdapter):
 
     def send(self, *args: Any, **kwargs: Any) -> Any:
         response = super().send(*args, **kwargs)
-        with self._lock:
-            self._answers.add(response.raw)
+        # held, since an answer that is refused or cut off below would take its socket along unclosed
+        self._last = response.raw
         if response.status_code == 401:
             self._check_offer(response.headers.get("WWW-Authenticate", ""))
         if (
@@ -108,9 +108,12 @@ class Guarded(HTTPAdapter):
 
     def close(self) -> None:
         super().close()
+        last, self._last = self._last, None
+        if last is not None:
+            last.close()
         with self._lock:
-            left = [*self._answers, *self._sockets]
-        for one in left:  # answers that were not read to their end hold their sockets
+            left = list(self._sockets)
+        for one in left:
             one.close()
 
     def opening(self) -> None:

@@ -24,6 +24,7 @@ from conformance.lab.inventory import Target
 from conformance.model import MIB, Capability, DiskSpec, Firmware, MigrateOptions, NicSpec, PowerState, StopMode
 from conformance.observers.frames import udp
 from conformance.waiting import until
+from drivers.defects import REGISTRY, apply
 from drivers.hyperv import naming
 from tests.hyperv.conftest import Bench
 
@@ -337,3 +338,11 @@ def test_options_are_checked_with_the_file(hv: Bench) -> None:
     ):
         with pytest.raises(LabFileError, match=said):
             labs.connect(hv.lab, broken(**options))
+
+
+def test_a_defect_of_this_driver_is_planted_in_it_and_in_no_other(hv: Bench) -> None:
+    for name in (name for name, defect in REGISTRY.items() if defect.only == "hyperv"):
+        planted = apply(hv.connect(), name)
+        assert planted.name == "hyperv"
+        planted.close()
+    assert type(hv.driver).__name__ == "HypervDriver"
