@@ -22,6 +22,9 @@ ASK_AT_MOST_SECONDS = 3600.0
 AGENT_SECONDS = 5.0
 """How long a guest agent that was there before may take to be there again."""
 
+CLOCK_SECONDS = 0.5
+"""By how much a guest's clock may be wrong after it was set."""
+
 
 class Power(Base):
     """start, stop, reboot, and the facets Pause and Suspend."""
@@ -73,13 +76,20 @@ class Power(Base):
             return
         try:
             until("the guest agent's channel", lambda: self._agent_connected(here), seconds=AGENT_SECONDS)
-            seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
-            here.dom.setTime({"seconds": seconds, "nseconds": nanoseconds}, 0)
+            until("the guest's clock to be set", lambda: self._clock_is_set(here), seconds=AGENT_SECONDS)
         except WaitTimeout:
             return
         except lv.libvirtError as error:
             if error.get_error_code() not in (lv.VIR_ERR_AGENT_UNRESPONSIVE, lv.VIR_ERR_ARGUMENT_UNSUPPORTED):
                 raise
+
+    @staticmethod
+    def _clock_is_set(here: Located) -> bool:
+        """Set the guest's clock; it is wrong by as long as the guest took to do so, which may be too long."""
+        asked = now()
+        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        here.dom.setTime({"seconds": seconds, "nseconds": nanoseconds}, 0)
+        return now() - asked < CLOCK_SECONDS
 
     def stop(self, vm: str, mode: StopMode = StopMode.GRACEFUL) -> Operation[None]:
         here = self._locate(vm, "stop")
