@@ -206,10 +206,13 @@ class XenDriver(LibvirtDriver):
             Capability.MIGRATE_IPV6: options.uri_family == 6,  # libxl writes the address into a URI without brackets
             Capability.MIGRATE_LIVE_STORAGE: options.live and options.copy_storage,
         }
+        here = self._locate(vm, "migrate")
         for capability, wanted in asked.items():
             if wanted:
-                here = self._locate(vm, "migrate")
                 raise Unsupported(capability=capability, operation="migrate", vm=vm, host=here.host)
+        if options.live:
+            # the guest's kernel takes part in a migration; libxl waits for one that is paused, and gives up
+            self._require(here, (PowerState.RUNNING,), "migrate")
         return super().migrate(vm, host, options)
 
     def _plan(self, here: Located, host: str, options: MigrateOptions) -> Move:

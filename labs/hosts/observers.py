@@ -26,6 +26,8 @@ grep -qsx dnsmasq /proc/[0-9]*/comm || echo "no dnsmasq runs"
 """
 
 
+_PATIENCE_S = 60.0  # a peer may be in an emulated host
+
 Probe = TypeVar("Probe", bound=ShellHostProbe)
 
 
@@ -107,7 +109,7 @@ class HostObservers(Observers, Generic[Probe]):
     def _peer_health(self, network: Network) -> list[str]:
         served = "dnsmasq" if network.lease_file is not None else ""
         try:
-            done = self._peer_shell(network).script(_PEER_HEALTH, network.peer_interface, served, timeout_s=20)
+            done = self._peer_shell(network).script(_PEER_HEALTH, network.peer_interface, served, timeout_s=_PATIENCE_S)
         except LabError as error:
             return [f"peer of {network.name}: {error}"]
         return [f"peer of {network.name}: {line}" for line in done.text.splitlines()]

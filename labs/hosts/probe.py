@@ -63,6 +63,8 @@ class ShellHostProbe(ABC):
     """What the management daemon's process may be called."""
     answers: ClassVar[Sequence[str]]
     """A command that succeeds when the management daemon answers."""
+    patience_s: ClassVar[float] = 20.0
+    """How long a host that is well may take for one look at its health."""
 
     def __init__(self, lab: LabInventory, host: Host, shell: Shell) -> None:
         self._lab = lab
@@ -121,16 +123,13 @@ class ShellHostProbe(ABC):
     def health(self) -> list[str]:
         """What is wrong with the host itself, a sentence each."""
         try:
-            lines = self.shell.script(_HEALTH, " ".join(self._bridges), *self._places, timeout_s=20).text.splitlines()
-            lines += self.daemon_health()
+            words = [" ".join(self._bridges), *self._places]
+            lines = self.shell.script(_HEALTH, *words, timeout_s=self.patience_s).text.splitlines()
+            if self.shell.run(self.answers, check=False, timeout_s=self.patience_s).status != 0:
+                lines.append("libvirt does not answer")
         except LabError as error:
             return [f"host {self.host}: {error}"]
         return [f"host {self.host}: {line}" for line in lines]
-
-    def daemon_health(self) -> list[str]:
-        """What is wrong with the hypervisor and its daemons."""
-        answered = self.shell.run(self.answers, check=False, timeout_s=20).status == 0
-        return [] if answered else ["libvirt does not answer"]
 
     # faults
 

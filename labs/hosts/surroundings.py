@@ -41,6 +41,8 @@ say mounts; cat /proc/self/mounts
 say end
 """
 
+_PATIENCE_S = 60.0  # a busy or emulated host is slow, and no less well for it
+
 Take = Callable[[list[str], bytes], None]
 """Given the words of a section's line and the section's text."""
 
@@ -118,7 +120,8 @@ def look(shell: Shell, host: str, script: str, folders: Sequence[str], take: Tak
         everything: False leaves out what `Surroundings` takes.
     """
     token = f"@{secrets.token_hex(8)}"  # guests and strangers choose names and metadata: none can guess a section line
-    done = shell.script(_BEGIN + script + _END, token, "all" if everything else "domains", *folders)
+    words = [token, "all" if everything else "domains", *folders]
+    done = shell.script(_BEGIN + script + _END, *words, timeout_s=_PATIENCE_S)
     last = ""
     for part in done.stdout.split(f"\n{token} ".encode())[1:]:
         head, _, body = part.partition(b"\n")

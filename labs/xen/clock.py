@@ -10,6 +10,7 @@ from conformance.observers.shell import Process, Shell
 
 _CLOSE_S = 0.1
 _EXCHANGES = 12
+_TRIES = 8
 
 # answers each line with the time; a line that is not empty is by how much to step the clock first
 _THERE = """
@@ -46,13 +47,16 @@ def set_right(host: str, shell: Shell) -> Reading:
     """
     process = shell.popen(["python3", "-u", "-c", _THERE])
     try:
-        _exchange(process, f"{_best(process).behind:.6f}")
-        after = _best(process)
+        found = _best(process)
+        for _ in range(_TRIES):
+            if abs(found.behind) <= _CLOSE_S:
+                return found
+            # it may move while the host catches up with what it missed on a busy machine
+            _exchange(process, f"{found.behind:.6f}")
+            found = _best(process)
     finally:
         process.close()
-    if abs(after.behind) > _CLOSE_S + after.uncertain:
-        raise LabError(f"the clock of host {host} is wrong by {after.behind:.1f} s and cannot be set")
-    return after
+    raise LabError(f"the clock of host {host} is wrong by {found.behind:.2f} s and cannot be set")
 
 
 def _best(process: Process) -> Reading:

@@ -11,6 +11,7 @@ from typing import ClassVar
 from conformance.errors import HarnessError, LabError
 from conformance.lab.inventory import LabInventory, load
 from conformance.lab.lab import LabKind, LabStatus, Observers, Say
+from conformance.observers.shell import Shell
 from conformance.paths import cache_dir
 from conformance.waiting import WaitTimeout, now
 from labs.nested import accel
@@ -99,7 +100,7 @@ def _build(here: Cell, say: Say) -> LabInventory:
     observers = XenObservers(inventory)
     try:
         with ThreadPoolExecutor(len(HOSTS)) as pool:
-            list(pool.map(lambda host: clock.set_right(host, observers.host(host).shell), HOSTS))
+            list(pool.map(lambda host: _wake(host, observers.host(host).shell), HOSTS))
         wrong = "; ".join(observers.health())
     finally:
         observers.close()
@@ -111,6 +112,11 @@ def _build(here: Cell, say: Say) -> LabInventory:
         f" {here.inventory_file}"
     )
     return load(here.inventory_file)
+
+
+def _wake(host: str, shell: Shell) -> None:
+    saved.reached(host, shell)
+    clock.set_right(host, shell)
 
 
 def _wrong(here: Cell) -> str:

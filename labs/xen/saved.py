@@ -30,6 +30,7 @@ from labs.xen.layout import HOSTS, IMAGES, Cell
 
 _BOOT_S = 180.0
 _LOAD_S = 60.0
+_REACH_S = 60.0
 _PORTS_TRIED = 5
 
 
@@ -182,6 +183,7 @@ def _boot(cell: Cell, fresh: Saved, made: Parts, say: Say) -> None:
     shells = {host: open_shell(fresh.shell(ports[host])) for host in HOSTS}
     try:
         for host, shell in shells.items():
+            reached(host, shell)
             networks.build(host, shell)
             storage.mount(host, shell)
         for host, shell in shells.items():
@@ -197,6 +199,16 @@ def _boot(cell: Cell, fresh: Saved, made: Parts, say: Say) -> None:
     for host in HOSTS:
         _save(cell, host, fresh.folder / host / "state")
     say(f"{cell.name}: saved at {now() - start:.0f} s")
+
+
+def reached(host: str, shell: Shell) -> None:
+    """Wait until a host takes commands: a busy machine may take long over a handshake; raises `WaitTimeout`."""
+    until(
+        f"host {host} to take commands",
+        lambda: shell.run(["true"], check=False).status == 0,
+        seconds=_REACH_S,
+        ignore=(HostDown,),
+    )
 
 
 def libvirt_answers(host: str, shell: Shell) -> None:

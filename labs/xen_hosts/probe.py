@@ -27,6 +27,7 @@ class XenHostProbe(ShellHostProbe):
     )
     daemons: ClassVar[Sequence[str]] = ("libvirtd", "virtxend")
     answers: ClassVar[Sequence[str]] = ("virsh", "-c", "xen:///system", "uri")
+    patience_s: ClassVar[float] = 60.0  # it may be emulated
 
     def look(self, *, everything: bool = False) -> Look:
         """Everything that the other methods read from, at one moment."""

@@ -18,7 +18,7 @@ from conformance.observers.peer.client import Peer
 from conformance.observers.shell import open_shell
 from conformance.waiting import until
 from labs.nested import processes
-from labs.xen import XenLab, clock, keys, machine
+from labs.xen import XenLab, clock, dom0, keys, machine, saved
 from labs.xen.layout import HOSTS, Cell
 from labs.xen_hosts.observers import XenObservers
 from tests.labs.xen.conftest import CELL
@@ -136,7 +136,9 @@ def test_a_libvirtd_that_died_is_told_and_mended(lab: LabInventory, state: Path,
 
 def test_a_full_dom0_disk_is_no_end(observers: XenObservers) -> None:
     shell = observers.host("b").shell
-    shell.script("dd if=/dev/zero of=/full bs=1M 2>/dev/null", check=False, timeout_s=300)
+    # whole blocks first, then what is left of them: nothing is written to this machine's disk
+    shell.script('fallocate -l "$(($(stat -f -c "%a * %S" /)))" /full', check=False, timeout_s=300)
+    shell.script("dd if=/dev/zero of=/full bs=4096 oflag=append conv=notrunc 2>/dev/null", check=False, timeout_s=300)
     try:
         with pytest.raises(LabError):
             shell.script("echo x > /var/full && sync -f /var/full")
@@ -161,6 +163,16 @@ def test_a_host_that_vanished_is_told_and_the_lab_comes_up_again(other: Cell) ->
     assert XenLab.status(other.number, other.dir).detail == "b gone"
     XenLab.up(other.number, other.dir, print)
     assert XenLab.status(other.number, other.dir).state == "up"
+
+
+def test_a_host_that_does_not_come_up_is_told_and_gone(other: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saved.Parts, "id", property(lambda _: "broken"))
+    monkeypatch.setattr(dom0.Dom0, "initrd", lambda _, into, __: into.write_bytes(b"no archive"))
+
+    with pytest.raises(HostDown, match="did not come up: Kernel panic"):
+        XenLab.up(other.number, other.dir, print)
+    assert traces(other) == []
+    assert XenLab.status(other.number, other.dir).state == "down"
 
 
 def test_a_runner_killed_in_the_middle_leaves_what_down_clears(other: Cell) -> None:
