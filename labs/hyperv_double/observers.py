@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conformance.errors import HostDown
 from conformance.lab.inventory import LabInventory
-from labs.hyperv_double.site import serve
+from labs.hyperv_double.site import unwatch, watch
 from labs.hyperv_hosts.observers import probe
 from labs.hyperv_hosts.probe import HypervHostProbe
 from labs.simulated.observers import SimulatedObservers
@@ -14,9 +14,10 @@ class DoubleObservers(SimulatedObservers):
     """The world's own observers for guests and wire; the hosts are asked over WinRM, in sessions of the probes' own."""
 
     def __init__(self, inventory: LabInventory) -> None:
-        serve(inventory)
+        watch(inventory)
         super().__init__(inventory)
         self._lab = inventory
+        self._closed = False
         self._probes: dict[str, HypervHostProbe] = {}
 
     def host(self, name: str) -> HypervHostProbe:  # type: ignore[override]  # a host probe, too
@@ -30,3 +31,6 @@ class DoubleObservers(SimulatedObservers):
         for each in self._probes.values():
             each.close()
         self._probes.clear()
+        if not self._closed:
+            self._closed = True
+            unwatch(self._lab.name)

@@ -20,6 +20,8 @@ class Running:
 
     site: Site
     endpoints: dict[str, Endpoint]
+    watched: int = 0
+    """Sets of observers that are open; with the last one the endpoints end, and what they keep on disk."""
 
 
 _running: dict[str, Running] = {}
@@ -45,6 +47,25 @@ def serve(lab: LabInventory) -> Running:
                 endpoints[host.name] = endpoint
             _running[lab.name] = Running(site, endpoints)
         return _running[lab.name]
+
+
+def watch(lab: LabInventory) -> None:
+    """Count a set of observers that is opened."""
+    running = serve(lab)
+    with _guard:
+        running.watched += 1
+
+
+def unwatch(name: str) -> None:
+    """A set of observers is closed: a worker's own is the last of its process, and ends what it served."""
+    with _guard:
+        running = _running.get(name)
+        if running is None:
+            return
+        running.watched -= 1
+        last = running.watched <= 0
+    if last:
+        stop(name)
 
 
 def stop(name: str) -> None:

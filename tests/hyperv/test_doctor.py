@@ -13,7 +13,7 @@ from conformance.model import Finding
 from drivers.hyperv import cmdlets
 from drivers.hyperv.diagnosis import NEEDED, WAYS
 from labs.hyperv_double.lab import inventory
-from labs.hyperv_double.site import serve, stop
+from labs.hyperv_double.site import stop, watch
 from labs.nested.cell import toml
 from labs.simulated import world as worlds
 from tests.hyperv.conftest import Bench
@@ -59,7 +59,7 @@ def test_a_host_that_does_not_answer_is_a_finding(hv: Bench) -> None:
 @pytest.fixture
 def file(tmp_path: Any) -> Any:
     lab = inventory("doctor", {})
-    serve(lab)
+    watch(lab)
     path = tmp_path / "lab.toml"
     path.write_text(toml(lab), encoding="utf-8")
     yield path

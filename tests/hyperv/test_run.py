@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from conformance import record
 from conformance.model import Evidence
 from conformance.record import ItemFinished, TargetSeen
 from labs.hyperv_double.lab import inventory
 from labs.hyperv_double.names import PASSWORD
+from labs.hyperv_double.observers import DoubleObservers
 from labs.nested.cell import toml
+from labs.simulated import world as worlds
 
 SECRET = "s3cret-0f-the-d0uble"
 
@@ -59,3 +63,18 @@ def test_a_run_that_claims_hardware_aborts(tmp_path: Path) -> None:
     assert done.returncode == 6
     assert "claims evidence hardware" in done.stdout + done.stderr
     assert not [event for event in record.read(tmp_path / "out" / "record") if isinstance(event, ItemFinished)]
+
+
+def test_the_last_observers_of_a_process_end_what_it_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    lab = inventory("watched")
+    first, second = DoubleObservers(lab), DoubleObservers(lab)
+    assert list(tmp_path.iterdir()), "the endpoints keep their accounts' hashes in a folder"
+
+    first.close()
+    first.close()
+    assert second.host("a").domains() == []
+    second.close()
+
+    assert list(tmp_path.iterdir()) == []
+    worlds.forget("watched")

@@ -61,28 +61,36 @@ def test_a_broken_answer_is_a_typed_error(
         until("the shells of the broken sessions to be gone", lambda: endpoint.open_shells == 0, seconds=SECONDS)
 
 
+def given_up(transport: Transport, cmdlet: str, seconds: float) -> None:
+    """A call that does not end is given up at its deadline, neither before nor much after."""
+    began = time.monotonic()
+    with pytest.raises(Timeout) as caught:
+        ask(transport, cmdlet, seconds=seconds)
+    assert seconds * 0.9 < time.monotonic() - began < seconds + 3.0
+    assert caught.value.phase == cmdlet
+
+
 @pytest.mark.parametrize("kind", ["hang", "drip"])
 def test_an_endpoint_that_does_not_come_to_an_end_is_given_up_in_time(
     bench: Bench, endpoint: Endpoint, way: Way, kind: str
 ) -> None:
     for verb in VERBS[way.transport]:
         transport = bench.connect(endpoint)
-        endpoint.knobs.plant(kind, on=verb)  # type: ignore[arg-type]
-        began = time.monotonic()
-        with pytest.raises(Timeout) as caught:
-            ask(transport, seconds=0.5)
-        assert 0.4 < time.monotonic() - began < 2.0
-        assert caught.value.phase == "Get-VM"
+        planted = endpoint.knobs.plant(kind, on=verb)  # type: ignore[arg-type]
+        seconds = 0.5
+        while not planted.fired:  # a busy machine may not get as far as that in the time
+            given_up(transport, "Get-VM", seconds)
+            seconds *= 2
         assert ask(transport) != []
 
 
 def test_a_pipeline_that_lasts_too_long_is_stopped_on_the_host(
     endpoint: Endpoint, transport: Transport, engine: Echo
 ) -> None:
-    began = time.monotonic()
-    with pytest.raises(Timeout, match="no end of Wait after"):
-        ask(transport, "Wait", seconds=1.0)
-    assert time.monotonic() - began < 2.5
+    seconds = 0.5
+    while not engine.entered.is_set():
+        given_up(transport, "Wait", seconds)
+        seconds *= 2
     assert engine.stopped.wait(SECONDS)
     until("its shell to be gone", lambda: endpoint.open_shells == 0, seconds=SECONDS)
     engine.go.set()
