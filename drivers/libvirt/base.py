@@ -190,11 +190,13 @@ class Base(Driver, ABC):
     # states and errors
 
     def _require(self, here: Located, allowed: Iterable[PowerState], operation: str) -> PowerState:
-        """The VM's power state; raises `InvalidState` when it is none of `allowed`."""
+        """The VM's power state; raises `InvalidState` when it is none of `allowed`, or `Busy` when it only passes."""
         with self._guard(operation, here):
             current = power_of(here.dom)
         allowed = tuple(allowed)
         if current not in allowed:
+            if current is PowerState.TRANSIENT:  # mostly an operation of ours, such as the stop for a snapshot
+                self._locks.check(here.vm, operation)
             raise InvalidState(current=current, allowed=allowed, operation=operation, vm=here.vm, host=here.host)
         return current
 

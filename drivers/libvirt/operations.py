@@ -32,9 +32,17 @@ class Locks:
             if override and key in self._asks:
                 self._asks[key].set()
                 self._guard.wait_for(lambda: key not in self._held, timeout=OVERRIDE_SECONDS)
-            if key in self._held:
-                raise Busy(f"{self._held[key]} is under way", operation=operation, vm=key)
+            self._refuse(key, operation)
             self._held[key] = operation
+
+    def check(self, key: str, operation: str) -> None:
+        """Raise `Busy` while an operation of this process is under way on the object."""
+        with self._guard:
+            self._refuse(key, operation)
+
+    def _refuse(self, key: str, operation: str) -> None:
+        if key in self._held:
+            raise Busy(f"{self._held[key]} is under way", operation=operation, vm=key)
 
     def release(self, key: str) -> None:
         with self._guard:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from conformance.errors import Busy, HypervisorFailure, Timeout
+from conformance.errors import Busy, HypervisorFailure, InvalidState, Timeout
+from conformance.model import PowerState
+from drivers.libvirt import base
 from drivers.libvirt.operations import Asked, Locks
 
 
@@ -18,6 +23,18 @@ def test_a_second_operation_is_busy_and_says_with_what() -> None:
     locks.acquire("other", "resize")
     locks.release("vm")
     locks.acquire("vm", "resize")
+
+
+def test_a_state_that_an_operation_of_ours_passes_through_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvirt stops a VM for the moment of a snapshot; whoever comes then meets the snapshot, not the state."""
+    monkeypatch.setattr(base, "power_of", lambda _: PowerState.TRANSIENT)
+    driver: Any = SimpleNamespace(_guard=lambda *_: nullcontext(), _locks=Locks())
+    here: Any = SimpleNamespace(vm="vm", host="a", dom=None)
+    with pytest.raises(InvalidState):
+        base.Base._require(driver, here, (PowerState.RUNNING,), "snapshot")
+    driver._locks.acquire("vm", "snapshot")
+    with pytest.raises(Busy, match="snapshot is under way"):
+        base.Base._require(driver, here, (PowerState.RUNNING,), "snapshot")
 
 
 def test_force_does_not_override_what_works_on_the_vm() -> None:
