@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
+from conformance.errors import MissingRequirement
+
 SUITE = "bookworm"
-_DEBIAN = (
-    f"http://deb.debian.org/debian {SUITE} main",
-    f"http://deb.debian.org/debian {SUITE}-updates main",
-    f"http://deb.debian.org/debian-security {SUITE}-security main",
-)
+MIRROR = "HVCONFORM_DEBIAN_MIRROR"
+"""Environment variable with the URI of a mirror of Debian, for machines whose apt has none, such as Ubuntu's."""
+
 DATA = Path(__file__).with_name("dom0")
 """What dom0 is made of besides packages."""
 
 
 @cache
 def sources() -> tuple[str, ...]:
-    """Repositories of Debian 12, as "URI RELEASE COMPONENT": this machine's own ones, else Debian's."""
+    """Repositories of Debian 12, as "URI RELEASE COMPONENT": this machine's own, or those of the mirror that is named.
+
+    Raises:
+        MissingRequirement: There are none.
+    """
+    if mirror := os.environ.get(MIRROR):
+        return (f"{mirror} {SUITE} main", f"{mirror} {SUITE}-updates main")
     words = ["--format", "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
     listing = subprocess.run(["apt-get", "indextargets", *words], capture_output=True, text=True, check=False).stdout
     own = [
@@ -29,7 +36,12 @@ def sources() -> tuple[str, ...]:
         for line in listing.splitlines()
         if line.startswith("Debian ") and line.split()[2].split("-")[0] == SUITE and line.endswith(" main")
     ]
-    return tuple(dict.fromkeys(own)) or _DEBIAN
+    if not own:
+        raise MissingRequirement(
+            f"apt knows no repository of Debian 12 ({SUITE}), which the hosts of the Xen lab are made of",
+            hint=f"apt-get update, or name a mirror: {MIRROR}=URI, of the folder that has dists/{SUITE} in it",
+        )
+    return tuple(dict.fromkeys(own))
 
 
 def listed(name: str) -> list[str]:

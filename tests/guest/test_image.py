@@ -79,7 +79,7 @@ def test_a_missing_tool_names_its_package(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_no_network_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fails(*_: object, **__: object) -> bytes:
-        raise LabError("Temporary failure resolving 'deb.debian.org'")
+        raise LabError("Temporary failure resolving 'mirror.example.org'")
 
     monkeypatch.setattr(packages, "run", fails)
     with pytest.raises(LabError, match="cannot be downloaded") as raised:

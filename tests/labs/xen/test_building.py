@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
+from conformance.errors import MissingRequirement
 from labs.xen import hypervisor, keys
-from labs.xen.debian import cached, digest
+from labs.xen.debian import MIRROR, cached, digest, sources
 
 
 def test_a_folder_is_made_once(tmp_path: Path) -> None:
@@ -49,6 +51,36 @@ def test_a_name_is_of_content_and_of_where_parts_end(tmp_path: Path) -> None:
     changed = digest([file])
     file.chmod(0o755)
     assert digest([file]) != changed
+
+
+@pytest.fixture
+def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """What apt says of its repositories, in place of the machine's own."""
+    command = tmp_path / "apt-get"
+    command.write_text('#!/bin/sh\ncat "$0.says"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.delenv(MIRROR, raising=False)
+    sources.cache_clear()
+    yield command.with_suffix(".says")
+    sources.cache_clear()
+
+
+def test_packages_come_from_the_machines_own_repositories_of_debian_12(apt: Path) -> None:
+    own, other = "mirror://one/debian bookworm main", "mirror://two/ubuntu noble main"
+    apt.write_text(f"Ubuntu {other}\nDebian {own}\nDebian {own}\nDebian mirror://one/debian trixie main\n")
+
+    assert sources() == (own,)
+
+
+def test_a_machine_without_them_is_told_how_to_name_a_mirror(apt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apt.write_text("Ubuntu mirror://two/ubuntu noble main\n")
+    with pytest.raises(MissingRequirement, match="bookworm") as refused:
+        sources()
+    assert MIRROR in refused.value.hint
+
+    monkeypatch.setenv(MIRROR, "mirror://three/debian")
+    assert sources() == ("mirror://three/debian bookworm main", "mirror://three/debian bookworm-updates main")
 
 
 def test_the_newest_source_comes_first() -> None:
