@@ -74,14 +74,17 @@ static void put_addresses(struct buf *out, const struct ifaddrs *all, const char
     }
 }
 
-static void put_nic(struct buf *out, const struct ifaddrs *all, const char *nic, bool as_qga) {
+/* Adds a NIC after `comma`; false for one that was taken out since the folder was read: it has no address any more. */
+static bool put_nic(struct buf *out, const struct ifaddrs *all, const char *nic, bool as_qga, const char *comma) {
     char mac[32], mtu[16], carrier[8], path[128], address[64];
-    nic_file(nic, "address", mac, sizeof mac);
+    if (!nic_file(nic, "address", mac, sizeof mac))
+        return false;
+    put(out, "%s", comma);
     if (as_qga) {
         put(out, "{\"name\":\"%s\",\"hardware-address\":\"%s\",\"ip-addresses\":[", nic, mac);
         put_addresses(out, all, nic, true);
         put(out, "]}");
-        return;
+        return true;
     }
     nic_file(nic, "mtu", mtu, sizeof mtu);
     nic_file(nic, "carrier", carrier, sizeof carrier);
@@ -92,6 +95,7 @@ static void put_nic(struct buf *out, const struct ifaddrs *all, const char *nic,
     put(out, "],\"queues\":%d,\"address\":", count_queues(nic));
     put_string(out, address);
     put(out, "}");
+    return true;
 }
 
 /* The NICs as the elements of a JSON list. The QEMU guest agent's list also has the loopback. */
@@ -101,11 +105,9 @@ void put_nics(struct buf *out, bool as_qga) {
     int nics = scandir("/sys/class/net", &entries, is_nic, alphasort);
     if (getifaddrs(&all))
         all = NULL;
-    if (as_qga)
-        put_nic(out, all, "lo", true);
+    bool any = as_qga && put_nic(out, all, "lo", true, "");
     for (int i = 0; i < nics; i++) {
-        put(out, i || as_qga ? "," : "");
-        put_nic(out, all, entries[i]->d_name, as_qga);
+        any |= put_nic(out, all, entries[i]->d_name, as_qga, any ? "," : "");
         free(entries[i]);
     }
     if (nics >= 0)
