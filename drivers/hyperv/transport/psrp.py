@@ -10,7 +10,6 @@ import functools
 import time
 import types
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,10 +27,10 @@ from drivers.hyperv.transport import failures
 from drivers.hyperv.transport.base import JsonValue, RemoteError, Result
 from drivers.hyperv.transport.failures import NotDelivered, ShellLost
 from drivers.hyperv.transport.messages import Answer, Bound, shaped
-from drivers.hyperv.transport.sessions import CLEANUP_SECONDS
+from drivers.hyperv.transport.sessions import CLEANUP_SECONDS, delete_all
 from drivers.hyperv.transport.settings import Secret, WinrmSettings
 from drivers.hyperv.transport.winrs import POLL_SECONDS, STALE_SECONDS
-from drivers.hyperv.transport.wire import ConnectionGone, Guarded, check_xml, guard
+from drivers.hyperv.transport.wire import ConnectionGone, Stop, check_xml, guard
 
 PREFERENCES: Mapping[str, str] = {
     # progress is not shown to anybody, and a question would wait for an answer for ever
@@ -144,11 +143,12 @@ def _connection(url: str, settings: WinrmSettings, secret: Secret) -> Any:
     if settings.verify and settings.ca_file:
         transport.cert_validation = settings.ca_file  # a path, which its annotation does not know
     transport.adapter = None
+    transport.stop = Stop()
     build, send = transport._build_session, transport._send_request
 
     def build_session(_: object) -> requests.Session:
         session: requests.Session = build()
-        transport.adapter = guard(session, settings.auth)
+        transport.adapter = guard(session, settings.auth, transport.stop)
         return session
 
     def send_request(self: Any, *args: Any, **kwargs: Any) -> bytes:
@@ -183,7 +183,7 @@ class PsrpChannel:
         self._idle_seconds = settings.idle_minutes * 60
         self._connection = self._new()
         self._pool: Any = None
-        self._made: list[str] = []
+        self._made: dict[str, bool] = {}
         self._used = time.monotonic()
 
     def run(self, pipeline: Sequence[Bound], until: float) -> Answer:
@@ -235,15 +235,16 @@ class PsrpChannel:
         pool._fragmenter = pypsrp.powershell.Fragmenter(self._connection.max_payload_size, pool._serializer)
         self._pool = pool
         # its id is chosen here, so one whose creation was never confirmed can be deleted, too
-        self._made.append(pool.id)
+        self._made[pool.id] = False
         try:
             pool.open()
         except pypsrp.exceptions.WSManFaultError as error:
             self._still_opening(error)
         except Exception as error:
             if failures.refused(error) and not pool.shell.opened:
-                self._made.remove(pool.id)
+                del self._made[pool.id]
             raise
+        self._made[pool.id] = True
         while pool.state == pypsrp.complex_objects.RunspacePoolState.NEGOTIATION_SENT:
             if time.monotonic() >= until:
                 raise HostUnreachable("the runspace pool did not open in time")
@@ -289,9 +290,7 @@ class PsrpChannel:
         transport.session = transport.encryption = transport.adapter = None
 
     def abort(self) -> None:
-        adapter: Guarded | None = self._connection.transport.adapter
-        if adapter is not None:
-            adapter.abort()
+        self._connection.transport.stop.set()
 
     def discard(self) -> None:
         self._pool = None
@@ -302,13 +301,15 @@ class PsrpChannel:
         connection.operation_timeout = int(CLEANUP_SECONDS) // 2
         connection.transport.read_timeout = int(CLEANUP_SECONDS) // 2 + 1
         try:
-            for pool in self._made:
-                selectors = pypsrp.wsman.SelectorSet()
-                selectors.add_option("ShellId", pool)
-                with suppress(pypsrp.exceptions.WSManFaultError):  # it is gone already
-                    connection.delete(POOL, selector_set=selectors)
+            delete_all(self._made, functools.partial(_delete, connection))
         finally:
             connection.close()
+
+
+def _delete(connection: Any, pool: str) -> None:
+    selectors = pypsrp.wsman.SelectorSet()
+    selectors.add_option("ShellId", pool)
+    connection.delete(POOL, selector_set=selectors)
 
 
 def _tagged(value: JsonValue) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from typing import Protocol, TypeVar
 
@@ -28,6 +28,10 @@ CLEANUP_SECONDS = 10.0
 
 END_SECONDS = 3.0
 """How long an aborted call may take to notice."""
+
+
+UNCONFIRMED_TRIES, UNCONFIRMED_SECONDS = 6, 0.5
+"""How often a shell is looked for whose making was given up, and the pause between."""
 
 
 class Late(Exception):
@@ -52,6 +56,28 @@ class Channel(Protocol):
     def discard(self) -> None:
         """Delete the shell over a new connection, if it was made. Called last, in any state."""
         ...
+
+
+def delete_all(shells: Mapping[str, bool], delete: Callable[[str], None]) -> None:
+    """Delete the shells that a channel has made.
+
+    Args:
+        shells: By id, whether the host has confirmed that it made it. One that was given up while it was being made may
+            come into being after it was deleted, so it is asked for a few times more.
+        delete: Deletes one; raises pywinrm's or pypsrp's fault where the host has none of this id.
+    """
+    pause = threading.Event()
+    for shell, confirmed in shells.items():
+        for _ in range(1 if confirmed else UNCONFIRMED_TRIES):
+            try:
+                delete(shell)
+            except Exception as error:
+                if failures.fault_code(error) is None:
+                    raise
+            else:
+                break
+            if not confirmed:
+                pause.wait(UNCONFIRMED_SECONDS)  # real time, which a simulated clock has no part in
 
 
 class _Session:

@@ -11,7 +11,6 @@ import itertools
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import requests
@@ -26,9 +25,9 @@ from drivers.hyperv import scripts
 from drivers.hyperv.transport import clixml, failures, messages
 from drivers.hyperv.transport.failures import NotDelivered, ShellLost
 from drivers.hyperv.transport.messages import Answer, Bound
-from drivers.hyperv.transport.sessions import CLEANUP_SECONDS
+from drivers.hyperv.transport.sessions import CLEANUP_SECONDS, delete_all
 from drivers.hyperv.transport.settings import Auth, Secret, WinrmSettings
-from drivers.hyperv.transport.wire import ConnectionGone, Guarded, check_xml, guard
+from drivers.hyperv.transport.wire import ConnectionGone, Guarded, Stop, check_xml, guard
 
 COMMAND = "powershell.exe"
 ARGUMENTS = ("-NoLogo", "-NoProfile", "-NonInteractive", "-InputFormat", "None", "-OutputFormat", "Text")
@@ -91,16 +90,17 @@ class _Wire(winrm.transport.Transport):
 
     auth_method: Auth
     adapter: Guarded | None = None
+    stop: Stop
 
     def build_session(self) -> requests.Session:
         session: requests.Session = super().build_session()
         if self.adapter is None:
-            self.adapter = guard(session, self.auth_method)
+            self.adapter = guard(session, self.auth_method, self.stop)
         return session
 
     def setup_encryption(self, session: requests.Session) -> None:
         # called while the session is built: the login has to go over the guarded connection, too
-        self.adapter = guard(session, self.auth_method)
+        self.adapter = guard(session, self.auth_method, self.stop)
         super().setup_encryption(session)
         self.adapter.seal()
 
@@ -139,6 +139,7 @@ def _protocol(url: str, settings: WinrmSettings, secret: Secret) -> tuple[_Proto
     }
     protocol = _Protocol(url, transport=settings.auth, operation_timeout_sec=POLL_SECONDS, **common)
     wire = _Wire(url, auth_method=settings.auth, service="HTTP", **common)
+    wire.stop = Stop()
     protocol.transport = wire
     return protocol, wire
 
@@ -157,7 +158,7 @@ class WinrsChannel:
         self._idle = f"PT{settings.idle_minutes}M"
         self._protocol, self._wire = self._new()
         self._ids = itertools.count(1)
-        self._made: list[str] = []
+        self._made: dict[str, bool] = {}
         self._shell = ""
         self._command = ""
         self._defined: set[str] = set()
@@ -210,15 +211,16 @@ class WinrsChannel:
             raise HypervisorFailure(f"dispatch.ps1 has grown too long for a command line: {length} characters")
         self._forget()
         wanted = str(uuid.uuid4()).upper()
-        self._made.append(wanted)
+        self._made[wanted] = False
         try:
             self._shell = self._protocol.open_named_shell(wanted, self._idle)
         except Exception as error:
             if failures.refused(error):
-                self._made.remove(wanted)
+                del self._made[wanted]
             raise
+        self._made[wanted] = True
         if self._shell.upper() != wanted:
-            self._made.append(self._shell)
+            self._made[self._shell] = True
         # standard input is a pipe, not a console, or PowerShell would not see lines end
         self._command = self._protocol.run_command(self._shell, COMMAND, line, console_mode_stdin=False)
         if not self._command:
@@ -263,8 +265,7 @@ class WinrsChannel:
         self._output = b""
 
     def abort(self) -> None:
-        if self._wire.adapter is not None:
-            self._wire.adapter.abort()
+        self._wire.stop.set()
 
     def discard(self) -> None:
         self._forget()
@@ -275,10 +276,8 @@ class WinrsChannel:
         protocol.operation_timeout_sec = int(CLEANUP_SECONDS) // 2
         wire.read_timeout_sec = int(CLEANUP_SECONDS) // 2 + 1
         try:
-            # deleting a shell ends its commands; one that is gone already is no news
-            for shell in self._made:
-                with suppress(winrm.exceptions.WinRMOperationTimeoutError, winrm.exceptions.WSManFaultError):
-                    protocol.close_shell(shell, close_session=False)
+            # deleting a shell ends its commands
+            delete_all(self._made, functools.partial(protocol.close_shell, close_session=False))
         finally:
             wire.close_session()
 

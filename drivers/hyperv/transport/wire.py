@@ -154,9 +154,31 @@ def _pool_classes(adapter: Guarded) -> dict[str, type]:
     return {"http": HttpPool, "https": HttpsPool}
 
 
-def guard(session: requests.Session, auth: Auth) -> Guarded:
-    """Put a session under the rules of this module."""
+class Stop:
+    """Gives a channel's calls up, whichever connection they have come to: also one that is not made yet."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._adapter: Guarded | None = None
+        self._set = False
+
+    def use(self, adapter: Guarded) -> None:
+        with self._lock:
+            self._adapter = adapter
+            if self._set:
+                adapter.abort()
+
+    def set(self) -> None:
+        with self._lock:
+            self._set = True
+            if self._adapter is not None:
+                self._adapter.abort()
+
+
+def guard(session: requests.Session, auth: Auth, stop: Stop) -> Guarded:
+    """Put a session under the rules of this module, and what it does under those of `stop`."""
     adapter = Guarded(auth)
+    stop.use(adapter)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     # neither .netrc nor a proxy of the environment has a say in where a login goes

@@ -17,7 +17,7 @@ from conformance.errors import (
     Timeout,
 )
 from conformance.waiting import until
-from drivers.hyperv.transport import Transport
+from drivers.hyperv.transport import Command, Transport, messages
 from labs.hyperv_double.endpoint import Endpoint, Limits
 from tests.hyperv.transport.conftest import PASSWORD, SECONDS, Bench, Way, ask
 from tests.hyperv.transport.engine import Echo
@@ -233,3 +233,15 @@ def test_no_log_line_of_a_whole_session_holds_the_password(
         transport.close()
     assert PASSWORD not in caplog.text
     assert PASSWORD not in repr(vars(transport))
+
+
+def test_a_call_that_was_given_up_before_it_had_a_connection_makes_no_shell(
+    endpoint: Endpoint, transport: Transport
+) -> None:
+    channel = transport._make()  # type: ignore[attr-defined]
+    channel.abort()
+    with pytest.raises(Exception):  # noqa: B017 - the library's own; what matters is what the host saw
+        channel.run(messages.bind([Command("Get-VM")], [], 2), time.monotonic() + SECONDS)
+    channel.discard()
+    assert endpoint.counts.requests.get("Create", 0) == 0
+    assert endpoint.open_shells == 0
