@@ -5,7 +5,10 @@ This module only wires the parts together: options, plan, controller, worker, ru
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +118,24 @@ class Conformance:
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Iterator[None]:
+        with _uninterrupted():
+            yield
+            if self._worker is not None:
+                self._worker.close()
+            if self._controller is not None:
+                session.exitstatus = self._controller.finish(int(exitstatus))
+            elif self._worker is not None:
+                self._worker.recorder.close()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A run that is ending already ends: an interrupt now would only keep it from cleaning up. Killing still works."""
+    if threading.current_thread() is not threading.main_thread():
         yield
-        if self._worker is not None:
-            self._worker.close()
-        if self._controller is not None:
-            session.exitstatus = self._controller.finish(int(exitstatus))
-        elif self._worker is not None:
-            self._worker.recorder.close()
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from conformance.driver import Operation, Running
-from conformance.errors import DriverError, Exists, HostUnreachable, InvalidRequest, QuotaExceeded, Unsupported
+from conformance.errors import (
+    DriverError,
+    Exists,
+    HostUnreachable,
+    InvalidRequest,
+    NotFound,
+    QuotaExceeded,
+    Unsupported,
+)
 from conformance.lab.inventory import Image, Storage
 from conformance.model import Firmware, NicSpec, VmSpec
 from drivers.libvirt import filters, naming, storage, xml
@@ -205,10 +214,12 @@ class Create(Base):
         for host in self._hosts.names:
             try:
                 with translated(operation="reclaim", vm=name, host=host):
-                    here = self._lookup(host, id)
-                    if here is not None:
-                        self._remove(here)
                     conn = self._hosts.get(host)
+                    # what a killed migration made on its target goes by itself, perhaps just now
+                    with suppress(NotFound), translated(operation="reclaim", vm=name, host=host):
+                        here = self._lookup(host, id)
+                        if here is not None:
+                            self._remove(here)
                     for item in self._lab.storages:
                         for prefix in (naming.vm_prefix(id), naming.volume_prefix(volume)):
                             storage.delete_prefix(conn, str(item.path), prefix)

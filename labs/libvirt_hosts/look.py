@@ -47,6 +47,9 @@ for f in /etc/libvirt/qemu/*.xml; do [ ! -e "$f" ] || { say defined "$f"; cat "$
 """
 
 _NUMBERED = re.compile(r"\bdomain-\d+-")
+_BEING_WRITTEN = ".xml.new"
+"""How libvirt calls a state or a definition until it is whole: it is there for a moment, whenever a VM changes."""
+
 _OWNERS = r"qemu[^\"]*|swtpm|dnsmasq|kvm"
 
 
@@ -127,7 +130,11 @@ class Look:
         found += [(Kind.PROCESS, f"qemu guest={p.name}", f"pid {p.pid}") for p in self.processes]
         found += [(Kind.PROCESS, helper, "") for helper in self.helpers]
         found += self.around.entries((*places, STATE, RUN), bridges, taps, _OWNERS, _masked)
-        return frozenset(Entry(self.host, kind, name, detail) for kind, name, detail in found)
+        return frozenset(
+            Entry(self.host, kind, name, detail)
+            for kind, name, detail in found
+            if not (kind is Kind.FILE and name.endswith(_BEING_WRITTEN))
+        )
 
 
 def look(shell: Shell, host: str, places: Sequence[str], *, everything: bool) -> Look:

@@ -24,7 +24,7 @@ def images() -> GuestImages:
     return build(cache_dir())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[socket.socket]:
     """The other end of the shared guest's second NIC: one Ethernet frame a datagram."""
     folder = tmp_path_factory.mktemp("wire")
@@ -34,7 +34,7 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[socket.socket]:
         yield peer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shared guest's data disk, a raw file that tests may also read and damage from outside."""
     path = tmp_path_factory.mktemp("data") / "data.raw"
@@ -43,7 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def vm(images: GuestImages, tmp_path_factory: pytest.TempPathFactory, wire: socket.socket, data: Path) -> Iterator[Vm]:
     if shutil.which("qemu-system-x86_64") is None:
         pytest.fail("qemu-system-x86_64 is missing: sudo apt-get install qemu-system-x86")

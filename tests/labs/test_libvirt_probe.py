@@ -63,6 +63,18 @@ def test_each_kind_of_leftover_is_seen(probe: LibvirtHostProbe, lab: LabInventor
     assert residue(before, probe.inventory()) == NOTHING
 
 
+def test_what_libvirt_is_writing_is_no_residue(probe: LibvirtHostProbe) -> None:
+    before = probe.inventory()
+    whole, half = "/run/libvirt/qemu/hvc-written.xml", "/run/libvirt/qemu/hvc-written.xml.new"
+    probe.shell.run(["touch", half])
+    try:
+        assert residue(before, probe.inventory()) == NOTHING
+        probe.shell.run(["mv", half, whole])
+        assert [entry.name for entry in residue(before, probe.inventory())["appeared"]] == [whole]
+    finally:
+        probe.shell.run(["rm", "-f", half, whole])
+
+
 def test_the_daemon_restarts_under_a_running_vm(probe: LibvirtHostProbe) -> None:
     with probe.create_canary("hvc-restart") as canary:
         before, mark = probe.inventory(), probe.log_mark()

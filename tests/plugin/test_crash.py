@@ -69,3 +69,15 @@ def test_crashed_workers_vms_are_swept(run: Callable[..., Run], pytester: pytest
     run(suite({2: "os._exit(3)"}), "-n1")
 
     assert not list((pytester.path / "state" / "ledgers").rglob("*.jsonl"))
+
+
+@pytest.mark.parametrize("workers", ["-n0", "-n1"])
+def test_an_interrupt_while_a_run_ends_does_not_keep_it_from_ending(run: Callable[..., Run], workers: str) -> None:
+    late = "def pytest_sessionfinish():\n    import os, signal\n    os.kill(os.getpid(), signal.SIGINT)\n"
+
+    done = run(suite({}), workers, conftest=late)
+
+    assert set(done.verdicts().values()) == {"pass"}
+    assert any(isinstance(event, RunFinished) for event in done.events)
+    assert (done.out / "matrix.json").exists()
+    assert done.code == 0
