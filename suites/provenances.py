@@ -123,6 +123,12 @@ def _migrated_twice(stage: Stage, machine: Machine) -> Machine:
     return _migrated(stage, _migrated(stage, machine))
 
 
+def kill_arriving(machine: Machine, target: str) -> None:
+    """Kill what a migration under way has made on its target, as soon as there is something to kill."""
+    until("the VM to arrive", machine.running_on, lambda hosts: target in hosts, seconds=machine.pace.operation)
+    machine.probe_on(target).kill_vm(machine.uuid)
+
+
 def _migration_failed(stage: Stage, machine: Machine) -> Machine:
     here, target = machine.running_on(), machine.other_host()
     slowly = MigrateOptions(bandwidth_mib_s=1)
@@ -131,8 +137,7 @@ def _migration_failed(stage: Stage, machine: Machine) -> Machine:
         try:
             migrating.abort()
         except Unsupported:
-            until("the VM to arrive", machine.running_on, lambda hosts: target in hosts, seconds=machine.pace.operation)
-            machine.probe_on(target).kill_vm(machine.uuid)
+            kill_arriving(machine, target)
         migrating.wait()
     if machine.running_on() != here:
         raise NotObserved("the migration that was to fail did not")

@@ -13,6 +13,7 @@ from conformance.machine import DATA, Machine, Machines
 from conformance.model import MIB, Capability, MigrateOptions, PowerState, RebootMode
 from conformance.observers.host import Inventory
 from conformance.waiting import until
+from suites.provenances import kill_arriving
 
 requirement = pytest.mark.requirement
 needs = pytest.mark.capability
@@ -37,12 +38,6 @@ def under_way(machine: Machine, migrating: Operation[None]) -> None:
     if migrating.done():
         migrating.wait()
         raise NotObserved("the migration ended before it could be disturbed")
-
-
-def kill_arriving(machine: Machine, target: str) -> None:
-    """Kill what a migration under way has made on its target, as soon as there is something to kill."""
-    until("the VM to arrive", machine.running_on, lambda hosts: target in hosts, seconds=machine.pace.operation)
-    machine.probe_on(target).kill_vm(machine.uuid)
 
 
 @requirement("mig.during-boot")
