@@ -24,12 +24,14 @@ COLUMNS = (
     "refusal",
     "residue",
     "run",
+    "evidence_note",
 )
 
 
 def render(matrix: Matrix) -> str:
     """The whole file, lines ended by CRLF as RFC 4180 has it."""
     by_id = {requirement.id: requirement for requirement in matrix.requirements}
+    notes = {target.target: target.evidence_note for target in matrix.targets}
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(COLUMNS)
@@ -50,6 +52,7 @@ def render(matrix: Matrix) -> str:
                 cell.duration,
                 *map(harmless, texts),
                 harmless(cell.run),
+                harmless(notes.get(cell.target, "")),
             ]
         )
     return out.getvalue()

@@ -48,6 +48,8 @@ def show(matrix: Matrix, console: Console | None = None, reports: Iterable[Path]
     for standing in view.standings(matrix, lines):
         console.print()
         console.print(_heading(standing))
+        if note := standing.target.evidence_note:
+            console.print(Text(f"  {note}", style="dim"))
         if text := view.warning(standing.target):
             console.print(Text(f"  {text}", style="black on yellow"))
         console.print(Padding(_table(standing, lines), (0, 0, 0, 2)))
@@ -141,6 +143,8 @@ def _plain(matrix: Matrix, reports: Iterable[Path]) -> Iterator[str]:
         kept = f"{standing.requirements[Verdict.PASS]} of {standing.decided} requirements kept"
         kept += f", {standing.undecided} undecided" if standing.undecided else ""
         yield f"{target.target} [{target.evidence}] {view.hypervisor(target)}: {kept}; cells: {counts or 'none'}"
+        if target.evidence_note:
+            yield f"{target.target}: {target.evidence_note}"
         if text := view.warning(target):
             yield f"{target.target}: {text}"
     for title, cells in _sections(matrix):

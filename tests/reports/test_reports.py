@@ -287,6 +287,21 @@ def test_write_all_says_where_it_cannot_write(folder: Path, tmp_path: Path) -> N
         reports.write_all(folder, tmp_path / "file", CONTRACT)
 
 
+def test_every_report_says_what_the_evidence_rests_on(tmp_path: Path) -> None:
+    """Such as that a hypervisor was rebuilt, which its version does not tell."""
+    run = Record(tmp_path / "run" / "record")
+    run.target("xen", note="Xen rebuilt")
+    run.ran("boot.cpu-count", Verdict.PASS, target="xen")
+    folder = run.end().parent
+
+    written = reports.write_all(folder / "record", tmp_path / "out", CONTRACT)
+
+    told = {path.name: path.read_text(encoding="utf-8") for path in written}
+    matrix = build(load(folder / "record"), CONTRACT)
+    told |= {f"terminal {tty}": shown(matrix, tty=tty) for tty in (True, False)}
+    assert [name for name, text in told.items() if "Xen rebuilt" not in text] == []
+
+
 def test_several_runs_make_one_matrix(folder: Path, tmp_path: Path) -> None:
     other = Record(tmp_path / "other" / "record", "r2", began=1_800_000_000.0)
     other.target("xen")
