@@ -143,16 +143,24 @@ def _daemons(shell: Shell, names: Sequence[str]) -> list[int]:
     return [int(word) for word in shell.script(_PIDS, *names).text.split()]
 
 
+# A zombie whose parent is slow is gone as well, but only with its last thread: until then its files and its locks are
+# held, and a daemon that is started again would not get its PID file.
+_IS_GONE = """
+stat=$(cat "/proc/$1/stat" 2>/dev/null) || exit 0
+stat=${stat##*) }
+[ "${stat%% *}" = Z ] || exit 1
+set -- "/proc/$1/task/"*
+[ $# -le 1 ]
+"""
+
+
 def gone(shell: Shell, pid: int, what: str) -> None:
     """Wait until a process that was ended is gone; raises `FaultNotFired` when it lives on."""
     try:
-        # a zombie whose parent is slow is gone as well: its stat has no command line any more
         until(
             f"{what} to be gone",
-            lambda: (
-                shell.script('[ -s "/proc/$1/maps" ] || grep -q . "/proc/$1/cmdline"', str(pid), check=False).status
-            ),
-            lambda status: status != 0,
+            lambda: shell.script(_IS_GONE, str(pid), check=False).status,
+            lambda status: status == 0,
             seconds=_SECONDS,
         )
     except WaitTimeout as error:
