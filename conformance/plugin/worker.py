@@ -97,7 +97,9 @@ class Opened:
             What was left behind, a line each.
 
         Raises:
-            DriverError: Not everything could be reclaimed; its name is in the ledger, for the sweep.
+            DriverError: Not everything could be reclaimed.
+
+        Names of what is still there afterwards stay in the ledger, for the sweep.
         """
         found = residue(before, self.worker.look())
         lines = left_behind(found["appeared"], found["vanished"])
@@ -112,11 +114,13 @@ class Opened:
                 self.driver.reclaim(name)
             except DriverError as error:
                 errors.append(error)
-            else:
-                self.ledger.settle(name)
-        self.worker.look()
         if errors:
+            self.worker.look()
             raise errors[0]
+        # nor is its word that it reclaimed them
+        if not self.worker.look() - before:
+            for name in named:
+                self.ledger.settle(name)
         return lines
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from conformance.lab.ledger import unsettled
 from conformance.record import Attachment, DriverCall, ItemPlanned, ItemStarted, RunFinished, RunStarted, TargetSeen
 from labs.nested.cell import toml
 from labs.simulated.lab import inventory
@@ -297,3 +298,18 @@ def test_the_vm_that_measures_the_pace_leaves_nothing(run: Callable[..., Run]) -
 
     assert done.verdicts() == {"test_it": "pass"}
     assert not list((done.out.parent / "state" / "ledgers").rglob("*.jsonl"))
+
+
+def test_what_was_not_reclaimed_stays_in_the_ledger(run: Callable[..., Run]) -> None:
+    """A driver that says deleted and says reclaimed, and does neither, leaves the sweep something to go by."""
+    done = run(
+        '@requirement("boot.correct-image")\ndef test_it(machine):\n    pass\n',
+        conftest="SimulatedDriver.delete = lambda self, vm: Completed(None)\n"
+        "SimulatedDriver.reclaim = lambda self, name: None\n",
+    )
+
+    assert done.verdicts() == {"test_it": "fail"}
+    (finished,) = done.finished().values()
+    assert "left behind" in finished.message
+    (ledger,) = (done.out.parent / "state" / "ledgers").rglob("*.jsonl")
+    assert len(unsettled(ledger)) == 2, "the VM that measured the pace, and the test's own"
