@@ -1,4 +1,4 @@
-"""The nested libvirt lab: up, down, status, and what this machine lacks for it."""
+"""The nested libvirt lab: how it is built, what ends it, and what of it may be lost."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
-from conformance.errors import HarnessError
 from conformance.lab.inventory import LabInventory, load
-from conformance.lab.lab import LabKind, LabStatus, Observers, Say
+from conformance.lab.lab import Observers, Say
 from conformance.paths import cache_dir
 from conformance.waiting import now, until
 from labs.kvm import certificates, daemons, describe, networks, nodes, requirements, storage
 from labs.kvm.layout import HOSTS, Cell
 from labs.libvirt_hosts.observers import LibvirtObservers
 from labs.nested import accel, images
-from labs.nested.cell import alone, empty, require, write
+from labs.nested.cell import write
+from labs.nested.lab import NestedLab
 from labs.nested.networks import NETWORKS
 
 _READY_S = 60.0
 
 
-class KvmLab(LabKind):
+class KvmLab(NestedLab[Cell]):
     """Two libvirt hosts, a switch and a peer in every guest network, each in namespaces of its own."""
 
     kind: ClassVar[str] = "kvm"
-    nested: ClassVar[bool] = True
     needs_root: ClassVar[bool] = True
 
     @classmethod
@@ -36,48 +35,40 @@ class KvmLab(LabKind):
         return LibvirtObservers(inventory)
 
     @classmethod
-    def up(cls, cell: int, state_dir: Path, say: Say) -> LabInventory:
-        require(cls.missing())
-        here = Cell(cell, state_dir.resolve())
-        with alone(here.dir):
-            if here.inventory_file.exists():
-                wrong = _wrong(here)
-                if not wrong:
-                    say(f"{here.name} is up already: {here.inventory_file}")
-                    return load(here.inventory_file)
-                say(f"{here.name} is broken ({wrong}): building it again")
-            _clear(here)
-            return _build(here, say)
-
-    @classmethod
-    def down(cls, cell: int, state_dir: Path, say: Say) -> None:
-        here = Cell(cell, state_dir.resolve())
-        if not here.dir.exists():
-            ended = nodes.end(here.mark)  # the folder may have been removed by hand under a running lab
-            say(f"{here.name}: ended {', '.join(ended)}" if ended else f"{here.name} is not there")
-            return
-        with alone(here.dir):
-            ended = _clear(here)
-            say(f"{here.name}: ended {', '.join(ended)}" if ended else f"{here.name}: nothing was running")
-            say(f"{here.name}: removed {here.dir}")
-
-    @classmethod
-    def status(cls, cell: int, state_dir: Path) -> LabStatus:
-        here = Cell(cell, state_dir.resolve())
-        if not here.inventory_file.exists():
-            left = sorted(nodes.find(here.mark))
-            if left:
-                return LabStatus(here.name, "broken", f"half built: {', '.join(left)}")
-            return LabStatus(here.name, "down")
-        wrong = _wrong(here)
-        if wrong:
-            return LabStatus(here.name, "broken", wrong)
-        inits = ", ".join(f"{name} {node.pid}" for name, node in sorted(nodes.find(here.mark).items()))
-        return LabStatus(here.name, "up", f"{here.inventory_file}; enter with nsenter -a -t PID: {inits}")
-
-    @classmethod
     def missing(cls) -> Sequence[tuple[str, str]]:
         return requirements.missing()
+
+    @classmethod
+    def cell(cls, number: int, folder: Path) -> Cell:
+        return Cell(number, folder)
+
+    @classmethod
+    def build(cls, here: Cell, say: Say) -> LabInventory:
+        return _build(here, say)
+
+    @classmethod
+    def living(cls, here: Cell) -> Sequence[str]:
+        return list(nodes.find(here.mark))
+
+    @classmethod
+    def end(cls, here: Cell) -> Sequence[str]:
+        return nodes.end(here.mark)
+
+    @classmethod
+    def lost(cls, here: Cell, inventory: LabInventory) -> str:
+        living = nodes.find(here.mark)
+        gone = sorted(set(here.nodes) - set(living))
+        if gone:
+            return f"{', '.join(gone)} gone"
+        pids = {host.name: getattr(host.shell, "pid", 0) for host in inventory.hosts}
+        if any(living[host].pid != pid for host, pid in pids.items()):
+            return "it was started again behind its lab file"
+        return ""
+
+    @classmethod
+    def way_in(cls, here: Cell) -> str:
+        inits = ", ".join(f"{name} {node.pid}" for name, node in sorted(nodes.find(here.mark).items()))
+        return f"nsenter -a -t PID: {inits}"
 
 
 def _build(here: Cell, say: Say) -> LabInventory:
@@ -137,29 +128,3 @@ def _keep(here: Cell, host: str) -> None:
         fresh = kept / f"{file.name}.{os.getpid()}"
         shutil.copy2(file, fresh)
         fresh.rename(kept / file.name)
-
-
-def _wrong(here: Cell) -> str:
-    """Why a lab that says it is up is not fit; empty when it is."""
-    try:
-        inventory = load(here.inventory_file)
-        living = nodes.find(here.mark)
-        gone = sorted(set(here.nodes) - set(living))
-        if gone:
-            return f"{', '.join(gone)} gone"
-        pids = {host.name: getattr(host.shell, "pid", 0) for host in inventory.hosts}
-        if any(living[host].pid != pid for host, pid in pids.items()):
-            return "it was started again behind its lab file"
-        observers = LibvirtObservers(inventory)
-        try:
-            return "; ".join(observers.health())
-        finally:
-            observers.close()
-    except HarnessError as error:
-        return str(error)
-
-
-def _clear(here: Cell) -> list[str]:
-    ended = nodes.end(here.mark)
-    empty(here.dir)
-    return ended

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
+from labs.nested import cell
 from labs.nested.networks import NETWORKS
 
 HOSTS = ("a", "b")
@@ -22,35 +22,15 @@ SOCKET_PATH_MAX = 107
 """sun_path less its NUL, unix(7)."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One cell.
+class Cell(cell.Cell):
+    """One cell of the lab."""
 
-    Args:
-        number: From 0.
-        dir: The cell's folder; everything that is on this machine's file systems is in it.
-    """
-
-    number: int
-    dir: Path
-
-    @property
-    def name(self) -> str:
-        return f"kvm-{self.number}"
+    kind: ClassVar[str] = "kvm"
 
     @cached_property
     def nodes(self) -> tuple[str, ...]:
         """The sets of namespaces: a switch, the hosts, a peer in every guest network."""
         return ("switch", *HOSTS, *(network.node for network in NETWORKS))
-
-    @property
-    def mark(self) -> str:
-        """Argument by which the processes that hold this cell's namespaces are known, and no others."""
-        return f"hvconform-kvm-{self.number}-{hashlib.sha256(str(self.dir).encode()).hexdigest()[:12]}"
-
-    @property
-    def inventory_file(self) -> Path:
-        return self.dir / "lab.toml"
 
     @property
     def images(self) -> Path:

@@ -1,19 +1,49 @@
-"""A cell's folder and lab file: held against other runners, emptied, written whole."""
+"""A cell: what it is called; its folder and lab file: held against other runners, emptied, written whole."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from conformance.errors import LabError, MissingRequirement
 from conformance.lab.inventory import LabInventory
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a nested lab.
+
+    Args:
+        number: From 0.
+        dir: The cell's folder; everything that is on this machine's file systems is in it.
+    """
+
+    kind: ClassVar[str]
+
+    number: int
+    dir: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-{self.number}"
+
+    @property
+    def mark(self) -> str:
+        """What the command lines of this cell's processes have in them, and no others."""
+        return f"hvconform-{self.name}-{hashlib.sha256(str(self.dir).encode()).hexdigest()[:12]}"
+
+    @property
+    def inventory_file(self) -> Path:
+        return self.dir / "lab.toml"
 
 
 def require(lacking: Sequence[tuple[str, str]]) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
+from labs.nested import cell
 from labs.nested.networks import GuestNetwork
 
 HOSTS = ("a", "b")
@@ -56,30 +56,10 @@ def peer_folder(network: GuestNetwork) -> PurePosixPath:
     return PurePosixPath("/var/lib/hvconform") / network.node
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One cell.
+class Cell(cell.Cell):
+    """One cell of the lab."""
 
-    Args:
-        number: From 0.
-        dir: The cell's folder; everything that is on this machine's file systems is in it.
-    """
-
-    number: int
-    dir: Path
-
-    @property
-    def name(self) -> str:
-        return f"xen-{self.number}"
-
-    @property
-    def mark(self) -> str:
-        """Start of the names by which this cell's QEMUs are known, and no others."""
-        return f"hvconform-xen-{self.number}-{hashlib.sha256(str(self.dir).encode()).hexdigest()[:12]}"
-
-    @property
-    def inventory_file(self) -> Path:
-        return self.dir / "lab.toml"
+    kind: ClassVar[str] = "xen"
 
     def host_dir(self, host: str) -> Path:
         """A host's disks, its monitor's socket and what its Xen wrote to the serial port."""
