@@ -18,6 +18,7 @@ from conformance.cli import ownership
 from conformance.cli.progress import Progress, follow
 from conformance.cli.room import Room
 from conformance.errors import LAB_BROKEN, LabError, MissingRequirement
+from conformance.paths import TIME_IN_NAME, make_run_folder
 from conformance.record import ItemFinished, TargetSeen, Verdict, read
 
 HERE = Path(__file__).parent
@@ -60,9 +61,12 @@ def run(
     """Run the contract on a lab. What follows -- goes to pytest."""
     if workers != "auto" and not (workers.isdigit() and int(workers) > 0):
         raise click.BadParameter(f"{workers!r} is neither a number nor auto", param_hint="-n")
-    out = (out or Path("results") / time.strftime("%Y%m%d-%H%M%S")).absolute()
-    _set_aside(out)
-    _make(out)
+    if out:
+        out = out.absolute()
+        _set_aside(out)
+        _make(out)
+    else:
+        out = make_run_folder(Path("results").absolute())
     tests = suites or _installed_suites()
     command = [sys.executable, "-m", "pytest", str(tests), "-c", str(HERE / "run.ini"), "--rootdir", str(_root(tests))]
     for option, values in (
@@ -181,10 +185,11 @@ def _set_aside(out: Path) -> None:
     over = b'"event":"run-finished"' in record.read_bytes()
     if not over and time.time() - changed < _SILENT_S:
         raise LabError(f"a run seems to be writing to {out}", hint="give another --out, or wait for it")
-    kept = out.with_name(f"{out.name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(changed))}")
     try:
+        # taken by making it: a rename onto an empty folder replaces that
+        kept = make_run_folder(out.parent, f"{out.name}-{time.strftime(TIME_IN_NAME, time.localtime(changed))}")
         out.rename(kept)
-    except OSError as error:
+    except (LabError, OSError) as error:
         raise LabError(f"{out} holds a run and cannot be set aside: {error}", hint="give another --out") from None
     click.echo(f"the earlier run is in {kept}")
 

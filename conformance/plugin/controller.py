@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import re
 import secrets
-import time
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from conformance.errors import LAB_BROKEN, DriverError, HarnessError, LabBusy, L
 from conformance.lab import labs, leases, ledger, sweep
 from conformance.lab.inventory import LabInventory
 from conformance.lab.lab import Observers
+from conformance.paths import make_run_folder
 from conformance.plugin import plan, reporting
 from conformance.plugin.options import Settings
 from conformance.plugin.plan import Cell
@@ -41,6 +41,13 @@ _USERINFO = re.compile(r"//[^/@\s]+@")
 _PACKAGES = ("hvconform", "pytest", "pytest-xdist", "allure-pytest", "tooz", "libvirt-python")
 
 
+def _results() -> Path:
+    try:
+        return make_run_folder(Path("results"))
+    except LabError as error:
+        raise pytest.UsageError(f"{error}\n  try: {error.hint}") from None
+
+
 class Controller:
     """A pytest plugin of the process that starts the run, whether or not it also runs the items."""
 
@@ -48,7 +55,7 @@ class Controller:
         self.run = secrets.token_hex(4)
         self.settings = settings
         self.contract = contract
-        self.out = settings.out or Path("results") / time.strftime("%Y%m%d-%H%M%S")
+        self.out = settings.out or _results()
         self.pool: list[LabInventory] = []
         self.recorder = self._recorder(config)
         self._config = config

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from conformance.cli.progress import Progress, line
+from conformance.errors import LabError
+from conformance.paths import make_run_folder
 from conformance.record import ItemFinished, ItemPlanned, ItemStarted, Recorder, Verdict
 from conformance.waiting import until
 
@@ -49,11 +51,27 @@ def test_run_writes_everything(suite: Path, tmp_path: Path) -> None:
     again = hvconform("run", "--lab", "simulated", "--target", "simulated", "--suites", suite, "--out", out)
     assert again.returncode == 0
     (kept,) = tmp_path.glob("out-*")
-    assert f"the earlier run is in {kept}" in again.stdout
+    assert f"the earlier run is in {kept}\n" in again.stdout
     assert (kept / "matrix.json").exists()
+    assert (out / "matrix.json").exists()
     shown = hvconform("matrix", out)
     assert shown.returncode == 0
     assert "1 pass" in shown.stdout
+
+
+def test_runs_that_start_in_the_same_second_have_a_folder_each(tmp_path: Path) -> None:
+    folders = [make_run_folder(tmp_path / "results", "today") for _ in range(3)]
+
+    assert [folder.name for folder in folders] == ["today", "today-2", "today-3"]
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_a_folder_for_results_that_cannot_be_made_is_a_clear_message(tmp_path: Path) -> None:
+    (tmp_path / "results").touch()
+
+    with pytest.raises(LabError, match="results/today cannot be made: Not a directory") as caught:
+        make_run_folder(tmp_path / "results", "today")
+    assert "--out" in caught.value.hint
 
 
 @pytest.mark.parametrize(

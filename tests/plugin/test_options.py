@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -54,6 +55,18 @@ def test_wrong_word(run: Callable[..., Run], argument: str, message: str) -> Non
 
     assert done.code == 4
     assert message in done.result.stderr.str() + done.result.stdout.str()
+
+
+def test_without_out_results_are_in_a_folder_named_after_the_time(
+    run: Callable[..., Run], pytester: pytest.Pytester
+) -> None:
+    run(THREE)
+
+    pytester.runpytest_subprocess("--lab=simulated", "--target=simulated", "--area=boot", timeout=120)
+
+    (folder,) = (pytester.path / "results").iterdir()
+    assert re.fullmatch(r"\d{8}-\d{6}", folder.name)
+    assert (folder / "matrix.json").exists()
 
 
 def test_nothing_selected(run: Callable[..., Run]) -> None:
