@@ -270,7 +270,11 @@ class Base(Driver, ABC):
         flags = self._flavour.flags(self._flavour.undefine_flags)
         if moved and flags & lv.VIR_DOMAIN_UNDEFINE_NVRAM:
             flags ^= lv.VIR_DOMAIN_UNDEFINE_NVRAM | lv.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
-        here.dom.undefineFlags(flags)
+        try:
+            here.dom.undefineFlags(flags)
+        except lv.libvirtError as error:
+            if error.get_error_code() != lv.VIR_ERR_NO_DOMAIN:  # somebody else was faster
+                raise
 
     # places
 

@@ -73,6 +73,7 @@ void virtio_found(const char *name);
 
 /* state.c: image id, boot counter and clean marker on the root disk */
 void state_count_boot(bool drivers_complete);
+void state_await_drivers(void);
 void state_mark_clean(void);
 void state_image_id(char *into, size_t size);
 verb_function verb_boot;

@@ -65,6 +65,7 @@ static void put_disk(struct buf *out, const char *name) {
 
 int verb_disks(int count, char **arguments, struct buf *out) {
     (void)count, (void)arguments;
+    state_await_drivers();
     struct dirent **entries;
     int found = scandir("/sys/block", &entries, NULL, alphasort);
     bool first = true;

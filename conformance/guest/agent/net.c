@@ -118,6 +118,7 @@ void put_nics(struct buf *out, bool as_qga) {
 
 int verb_nics(int count, char **arguments, struct buf *out) {
     (void)count, (void)arguments;
+    state_await_drivers();
     put(out, "{\"nics\":[");
     put_nics(out, false);
     put(out, "]}");

@@ -115,12 +115,24 @@ static void *count_boot(void *unused) {
 void state_count_boot(bool drivers_complete) {
     pthread_mutex_lock(&lock);
     complete |= drivers_complete;
+    if (complete)
+        pthread_cond_broadcast(&changed);
     bool wanted = !counted && !busy;
     again = busy;
     busy |= wanted;
     pthread_mutex_unlock(&lock);
     if (wanted && !try_thread(count_boot, NULL))
         count_boot(NULL);
+}
+
+/* Waits until every driver is loaded, so that what there is from the start is not told by half: a Xen guest's NICs come
+ * one by one, and the first one answers already. */
+void state_await_drivers(void) {
+    struct timespec end = deadline(4000);
+    pthread_mutex_lock(&lock);
+    while (!complete && !pthread_cond_clockwait(&changed, &lock, CLOCK_MONOTONIC, &end))
+        ;
+    pthread_mutex_unlock(&lock);
 }
 
 void state_mark_clean(void) {
