@@ -40,9 +40,9 @@ int agent_main(void) {
     open_console("/dev/hvc0");
     start_thread(tcp_server, NULL);
     start_thread(uevent_loop, NULL); /* before the modules, whose devices it brings into use */
-    load_modules_for_this_machine();
     start_thread(echo_server, NULL);
     start_thread(stream_server, NULL);
+    load_modules_for_this_machine(); /* on Xen this waits for every device, and the first NIC is up long before */
     start_thread(wait_signals, &orders);
     for (;;)
         pause();
