@@ -26,11 +26,13 @@ def fix_vmdk(path: Path) -> None:
         offset, size = struct.unpack("<QQ", disk.read(44)[28:44])
         disk.seek(offset * 512)
         descriptor = disk.read(size * 512)
-        fixed, found = re.subn(rb"(?m)^CID=[0-9a-f]{1,8}$", b"CID=48564301", descriptor)
+        # what follows the first zero is what QEMU left of a text that had a longer content id
+        text = descriptor.partition(b"\0")[0]
+        fixed, found = re.subn(rb"(?m)^CID=[0-9a-f]{1,8}$", b"CID=48564301", text)
         if not found:
             raise LabError(f"{path} has no content id where one was expected")
         disk.seek(offset * 512)
-        disk.write(fixed.rstrip(b"\0").ljust(len(descriptor), b"\0"))
+        disk.write(fixed.ljust(len(descriptor), b"\0"))
 
 
 def fix_vhdx(path: Path) -> None:

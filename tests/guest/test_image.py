@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from conformance.errors import LabError, MissingRequirement
 from conformance.guest import DISK_SIZE, FORMATS, SCRATCH_OFFSET, SCRATCH_SIZE, GuestImages, build, packages
 from conformance.guest.cpio import Archive
+from conformance.guest.identifiers import fix_vmdk
 from conformance.guest.image import uncompress
 
 
@@ -36,6 +38,20 @@ def test_two_builds_are_the_same_bytes(images: GuestImages, tmp_path: Path) -> N
     assert first.image_id == second.image_id == images.image_id
     assert _hashes(first.folder) == _hashes(second.folder)
     assert len(_hashes(first.folder)) == 12
+
+
+def test_a_vmdk_is_the_same_whatever_its_content_id_was(tmp_path: Path) -> None:
+    """QEMU writes the id over another one, whose text may have been longer."""
+    head = b"KDMV" + bytes(24) + struct.pack("<QQ", 1, 2) + bytes(512 - 44)
+    text = b"# Disk DescriptorFile\nCID=%s\nparentCID=ffffffff\n"
+    fixed = set()
+    for number, descriptor in enumerate([text % b"1234abcd", text % b"12", text % b"1234abc" + b"\0\n"]):
+        disk = tmp_path / f"{number}.vmdk"
+        disk.write_bytes(head + descriptor.ljust(1024, b"\0") + b"data")
+        fix_vmdk(disk)
+        fixed.add(disk.read_bytes())
+
+    assert fixed == {head + (text % b"48564301").ljust(1024, b"\0") + b"data"}
 
 
 @pytest.mark.lab

@@ -117,15 +117,20 @@ static void answer_qga(const char *line, struct buf *out) {
     }
 }
 
-/* A reply for nobody is dropped: a write blocks while no host listens. */
+/* A reply for nobody is dropped, after a second: a write blocks while no host listens. Not at once, since a host that
+   closed the port and opened it again can have its request here before the kernel knows that it is open. */
 static void send_reply(int fd, const struct buf *reply) {
+    long long end = now_ns(CLOCK_MONOTONIC) + 1000000000LL;
     for (size_t at = 0; at < reply->length;) {
         ssize_t sent = write(fd, reply->text + at, reply->length - at);
         struct pollfd writable = {fd, POLLOUT, 0};
-        if (sent > 0)
+        if (sent > 0) {
             at += (size_t)sent;
-        else if (errno != EINTR && (errno != EAGAIN || poll(&writable, 1, 1000) <= 0 || writable.revents & POLLHUP))
+        } else if (errno != EINTR && (errno != EAGAIN || now_ns(CLOCK_MONOTONIC) > end)) {
             return;
+        } else if (poll(&writable, 1, 1000) > 0 && writable.revents & POLLHUP) {
+            sleep_ms(10); /* which poll cannot wait for */
+        }
     }
 }
 
