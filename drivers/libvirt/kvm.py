@@ -10,8 +10,6 @@ SHARED = "the disks lie on storage that the lab file calls shared"
 KVM = Flavour(
     name="QEMU",
     domain_types={"kvm": "kvm", "qemu": "tcg"},
-    # not i440fx: a reset leaves its PAM registers as they are, and when it comes while SeaBIOS is about to copy itself
-    # to RAM, the vCPU starts in zeros and never ends (seen with QEMU 7.2, one early reset in nine on a busy machine)
     machine="q35",
     disk_bus="virtio",
     disk_prefix="vd",

@@ -12,7 +12,7 @@ from conformance.errors import InvalidRequest, NotFound, Unsupported
 from conformance.lab.inventory import Image
 from conformance.model import Capability, Declared, MigrateOptions, NicSpec, PowerState, SnapshotState, VmSpec
 from drivers.libvirt import naming, options, storage, xml
-from drivers.libvirt.base import Located, power_of
+from drivers.libvirt.base import Located
 from drivers.libvirt.binding import lv
 from drivers.libvirt.driver import CONSOLE_BYTES, LibvirtDriver
 from drivers.libvirt.errors import translated
@@ -150,11 +150,6 @@ class XenDriver(LibvirtDriver):
 
     def _check_state_file(self, here: Located) -> None:
         """libxl reads the file's head itself, and fails where it is damaged."""
-
-    def _reset(self, here: Located) -> None:
-        paused = power_of(here.dom) is PowerState.PAUSED
-        here.dom.destroy()
-        here.dom.createWithFlags(lv.VIR_DOMAIN_START_PAUSED if paused else 0)
 
     # snapshots: libxl has none, and a state file without the disks of the same instant would be none
 
