@@ -36,6 +36,9 @@ NAME = "Name of a VM"
 ONCE = f"$ProgressPreference='SilentlyContinue'; Get-VM -Name '{NAME}' | ConvertTo-Json"
 """What plain run_ps is given; the double knows this very text."""
 
+GOAL = 5
+"""How many times as fast as run_ps a call has to be."""
+
 
 class OneVm:
     """Answers with one VM."""
@@ -122,7 +125,9 @@ def main() -> None:
     )
     slow = medians["plain pywinrm run_ps"]
     for what, fast in medians.items():
-        print(f"{what:<22} {slow / fast:.1f} times as fast as run_ps")
+        print(f"{what:<22} {slow / fast:.1f} times as fast as run_ps", end="")
+        missing = GOAL * fast - slow
+        print(f"; {GOAL} times from a process start of {missing:.1f} ms on" if fast < slow and missing > 0 else "")
     kept.close()
     pool.close()
 

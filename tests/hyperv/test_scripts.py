@@ -25,6 +25,7 @@ OWN = {
     "Format-Value",
     "Format-Path",
     "ConvertTo-Argument",
+    "Get-Answer",
     "Format-Check",
 }
 """Functions that the scripts define."""

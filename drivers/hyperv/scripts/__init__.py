@@ -8,6 +8,7 @@ import hashlib
 from pathlib import Path
 
 HERE = Path(__file__).parent
+INCLUDE = "# include "
 
 
 def names() -> tuple[str, ...]:
@@ -19,14 +20,16 @@ def names() -> tuple[str, ...]:
 def text(name: str) -> str:
     """A script as it is sent: without lines that are comments, empty lines and indentation.
 
-    No script has a multi-line string or a block comment, so that this changes nothing; a test holds it.
+    No script has a multi-line string or a block comment, so that this changes nothing; a test holds it. In the place of
+    the comment ``# include NAME`` comes that script.
 
     Raises:
         FileNotFoundError: There is no such script.
     """
     lines = (HERE / f"{name}.ps1").read_text(encoding="ascii").splitlines()
     stripped = (line.strip() for line in lines)
-    return "\n".join(line for line in stripped if line and not line.startswith("#"))
+    whole = (text(line.removeprefix(INCLUDE)) if line.startswith(INCLUDE) else line for line in stripped)
+    return "\n".join(line for line in whole if line and not line.startswith("#"))
 
 
 def sha256(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The messages between transport and host: pipelines ready to be bound, and the checked answers of `dispatch.ps1`."""
+"""The messages between transport and host: pipelines ready to be bound, and the checked answers of `answer.ps1`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from conformance.errors import HypervisorFailure
 from drivers.hyperv import scripts
 from drivers.hyperv.transport.base import Command, JsonValue, RemoteError, Result, Script, Step
 
-DISPATCH = "dispatch"
+DISPATCH, POOL = "dispatch", "pool"
+"""The scripts that answer, in a shell and in a runspace pool."""
 SHAPE = "shape"
 
 
@@ -49,12 +50,12 @@ def bind(pipeline: Sequence[Step], select: Sequence[str], depth: int) -> list[Bo
 
 
 def definition(name: str) -> bytes:
-    """The line that tells `dispatch.ps1` a script."""
+    """The line that tells `answer.ps1` a script."""
     return _line({"define": name, "text": scripts.text(name)})
 
 
 def request(id: int, pipeline: Sequence[Bound]) -> bytes:
-    """The line that asks `dispatch.ps1` to run a pipeline.
+    """The line that asks `answer.ps1` to run a pipeline.
 
     Raises:
         ValueError: A parameter is not a JSON value.
@@ -77,7 +78,7 @@ class Answer:
 
 
 def answer(line: bytes, id: int) -> Answer:
-    """Read the answer of `dispatch.ps1` to the request `id`.
+    """Read the answer of `answer.ps1` to the request `id`.
 
     Raises:
         HypervisorFailure: It is not one.
@@ -92,24 +93,7 @@ def answer(line: bytes, id: int) -> Answer:
         return Answer(Result([_object(item) for item in message["objects"]], warnings))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         shown = line[:200].decode("ascii", "backslashreplace")
-        raise HypervisorFailure(f"not an answer of dispatch.ps1: {shown!r} ({error})") from None
-
-
-def shaped(texts: Sequence[object]) -> list[dict[str, JsonValue]]:
-    """The objects that `shape.ps1` wrote, each a JSON text.
-
-    Raises:
-        HypervisorFailure: One is not.
-    """
-    objects = []
-    for text in texts:
-        try:
-            if not isinstance(text, str):
-                raise ValueError("a text was expected")
-            objects.append(_object(json.loads(text)))
-        except (ValueError, RecursionError) as error:
-            raise HypervisorFailure(f"not an object of shape.ps1: {str(text)[:200]!r} ({error})") from None
-    return objects
+        raise HypervisorFailure(f"not an answer of answer.ps1: {shown!r} ({error})") from None
 
 
 def _object(item: object) -> dict[str, JsonValue]:

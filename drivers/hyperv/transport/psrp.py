@@ -1,7 +1,9 @@
-"""The faster transport: a runspace pool kept open by pypsrp, in which cmdlets and parameters are bound natively.
+"""The other transport: a runspace pool kept open by pypsrp, with a pipeline in it whose script, `pool.ps1`, answers.
 
-A pool is a warm PowerShell in the WinRM service: a call is two exchanges, and no process of ours waits on the host.
-What comes out goes through the same `shape.ps1` as in the other transport, so that both return the same values.
+A pool is a warm PowerShell in the WinRM service, without a shell or a process of ours. The pipeline stays open: its
+input objects are requests, its output objects the answers. A pipeline for each call would have its cmdlets bound
+natively, and is what pypsrp is made for; but to describe one takes a hundred properties in CLIXML, which take more time
+than all the rest of a call.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import functools
 import time
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,59 +25,15 @@ import requests
 
 from conformance.errors import HostUnreachable, HypervisorFailure
 from drivers.hyperv import scripts
-from drivers.hyperv.transport import failures
-from drivers.hyperv.transport.base import JsonValue, RemoteError, Result
-from drivers.hyperv.transport.failures import NotDelivered, ShellLost
-from drivers.hyperv.transport.messages import Answer, Bound, shaped
+from drivers.hyperv.transport import failures, messages
+from drivers.hyperv.transport.failures import ShellLost
+from drivers.hyperv.transport.kept import POLL_SECONDS, KeptScript
 from drivers.hyperv.transport.sessions import CLEANUP_SECONDS, delete_all
 from drivers.hyperv.transport.settings import Secret, WinrmSettings
-from drivers.hyperv.transport.winrs import POLL_SECONDS, STALE_SECONDS
-from drivers.hyperv.transport.wire import ConnectionGone, Stop, check_xml, guard
-
-PREFERENCES: Mapping[str, str] = {
-    # progress is not shown to anybody, and a question would wait for an answer for ever
-    "ProgressPreference": "SilentlyContinue",
-    "ConfirmPreference": "None",
-}
+from drivers.hyperv.transport.wire import Stop, check_xml, guard
 
 POOL = "http://schemas.microsoft.com/powershell/" + pypsrp.powershell.DEFAULT_CONFIGURATION_NAME
 """The resource of which pools are instances."""
-
-CATEGORIES = (
-    "NotSpecified",
-    "OpenError",
-    "CloseError",
-    "DeviceError",
-    "DeadlockDetected",
-    "InvalidArgument",
-    "InvalidData",
-    "InvalidOperation",
-    "InvalidResult",
-    "InvalidType",
-    "MetadataError",
-    "NotImplemented",
-    "NotInstalled",
-    "ObjectNotFound",
-    "OperationStopped",
-    "OperationTimeout",
-    "SyntaxError",
-    "ParserError",
-    "PermissionDenied",
-    "ResourceBusy",
-    "ResourceExists",
-    "ResourceUnavailable",
-    "ReadError",
-    "WriteError",
-    "FromStdErr",
-    "SecurityError",
-    "ProtocolError",
-    "ConnectionError",
-    "AuthenticationError",
-    "LimitsExceeded",
-    "QuotaExceeded",
-    "NotEnabled",
-)
-"""``System.Management.Automation.ErrorCategory`` by number."""
 
 
 class _Serializer(pypsrp.serializer.Serializer):
@@ -87,28 +45,17 @@ class _Serializer(pypsrp.serializer.Serializer):
         return super().deserialize(element, metadata, clear)
 
 
-class _OneStatement(pypsrp.complex_objects.Pipeline):
-    """A pipeline of one statement. pypsrp copies every command twice, for a parser that it no longer uses."""
-
-    commands: Any
-
-    def _get_statements(self) -> list[Any]:
-        self.commands[-1].end_of_statement = True
-        return [self.commands]
-
-
 def _begin(shell: Any) -> None:
-    """Send a pipeline of one statement, without input, as pypsrp's `begin_invoke` does."""
+    """Send a pipeline whose input is to come, as pypsrp's `begin_invoke` does before it sends all there will be."""
     objects = pypsrp.complex_objects
-    statement = _OneStatement(is_nested=False, cmds=shell.commands, history=None, redirect_err_to_out=False)
     shell._invoke(
         pypsrp.messages.CreatePipeline(
-            True,
+            False,
             objects.ApartmentState(value=objects.ApartmentState.UNKNOWN),
             objects.RemoteStreamOptions(value=objects.RemoteStreamOptions.ADD_INVOCATION_INFO),
             False,
             objects.HostInfo(host=None),
-            statement,
+            objects.Pipeline(is_nested=False, cmds=shell.commands, history=None, redirect_err_to_out=False),
             False,
         )
     )
@@ -169,8 +116,8 @@ def _connection(url: str, settings: WinrmSettings, secret: Secret) -> Any:
     return connection
 
 
-class PsrpChannel:
-    """One runspace pool of one runspace.
+class PsrpChannel(KeptScript):
+    """One runspace pool of one runspace, with one `pool.ps1` in it.
 
     Args:
         url: The WinRM endpoint.
@@ -179,55 +126,17 @@ class PsrpChannel:
     """
 
     def __init__(self, url: str, settings: WinrmSettings, secret: Secret) -> None:
+        super().__init__()
         self._new = functools.partial(_connection, url, settings, secret)
         self._idle_seconds = settings.idle_minutes * 60
         self._connection = self._new()
         self._pool: Any = None
+        self._script: Any = None
         self._made: dict[str, bool] = {}
-        self._used = time.monotonic()
 
-    def run(self, pipeline: Sequence[Bound], until: float) -> Answer:
-        try:
-            shell = self._begin(pipeline, until)
-        except NotDelivered:
-            # nothing of it can have run: once more, in a new pool if the old one is gone
-            shell = self._begin(pipeline, until)
-        self._finish(shell, until)
-        self._used = time.monotonic()
-        warnings = [str(getattr(record, "message", record)) for record in shell.streams.warning]
-        # a pipeline may write errors and still say that it had none
-        if shell.streams.error:
-            return Answer(Result([], warnings), _remote_error(shell.streams.error[0]))
-        if shell.state != pypsrp.complex_objects.PSInvocationState.COMPLETED:
-            raise HypervisorFailure(f"the pipeline ended in state {shell.state} without an error record")
-        return Answer(Result(shaped(shell.output), warnings))
-
-    def _begin(self, pipeline: Sequence[Bound], until: float) -> Any:
-        """Send a pipeline. Raises `NotDelivered` if it cannot have started."""
-        if time.monotonic() - self._used > STALE_SECONDS:
-            self._drop_connection()
-        self._time_limits(until)
-        fresh = self._pool is None
-        if fresh:
-            self._open(until)
-        shell = pypsrp.powershell.PowerShell(self._pool)
-        for step in pipeline:
-            if step.script:
-                shell.add_script(scripts.text(step.name), use_local_scope=True)
-            else:
-                shell.add_cmdlet(step.name)
-            shell.add_parameters({name: _tagged(value) for name, value in step.parameters.items()})
-        try:
-            _begin(shell)
-        except ConnectionGone:
-            self._drop_connection()
-            raise NotDelivered("the connection was lost while it was not used") from None
-        except pypsrp.exceptions.WSManFaultError as error:
-            if fresh or failures.fault_code(error) != failures.SHELL_NOT_FOUND:
-                raise
-            self._pool = None
-            raise NotDelivered("the pool was gone") from None
-        return shell
+    @property
+    def _running(self) -> bool:
+        return self._script is not None
 
     def _open(self, until: float) -> None:
         pool = pypsrp.powershell.RunspacePool(self._connection, idle_timeout=self._idle_seconds, no_profile=True)
@@ -253,12 +162,10 @@ class PsrpChannel:
                 pool._receive()
             except pypsrp.exceptions.WSManFaultError as error:
                 self._still_opening(error)
-        shell = pypsrp.powershell.PowerShell(pool)
-        for name, value in PREFERENCES.items():
-            shell.add_cmdlet("Set-Variable").add_parameters({"Name": name, "Value": value, "Scope": "Global"})
-            shell.add_statement()
-        shell.begin_invoke()
-        self._finish(shell, until)
+        script = pypsrp.powershell.PowerShell(pool)
+        script.add_script(scripts.text(messages.POOL), use_local_scope=True)
+        _begin(script)
+        self._script = script
 
     def _still_opening(self, error: pypsrp.exceptions.WSManFaultError) -> None:
         """Let a fault pass that only means that the pool is not open yet: pypsrp itself would give up."""
@@ -266,20 +173,35 @@ class PsrpChannel:
         if failures.fault_code(error) != failures.OPERATION_TIMEOUT or self._pool.state != sent:
             raise error
 
-    def _finish(self, shell: Any, until: float) -> None:
-        running = pypsrp.complex_objects.PSInvocationState.RUNNING
-        while shell.state == running:
-            shell.poll_invoke(timeout=self._time_limits(until))
-            if shell.state == running and time.monotonic() >= until:
-                raise HostUnreachable("no end yet")
-        if self._pool.state != pypsrp.complex_objects.RunspacePoolState.OPENED:
-            raise ShellLost("the runspace pool broke")
-        # otherwise each would be kept, with its output, as long as the pool lives
-        self._pool.pipelines.pop(shell.id, None)
+    def _parts(self, texts: Sequence[bytes]) -> list[bytes]:
+        inputs = [pypsrp.messages.PipelineInput(data=text.decode("ascii").rstrip("\n")) for text in texts]
+        fragments: list[bytes] = self._pool._fragmenter.fragment_multiple(inputs, self._pool.id, self._script.id)
+        return fragments
+
+    def _send(self, part: bytes) -> None:
+        self._pool.shell.send("stdin", part, command_id=self._script._command_id)
+
+    def _answer(self, until: float) -> bytes:
+        script = self._script
+        while not script.output:
+            if script.state != pypsrp.complex_objects.PSInvocationState.RUNNING:
+                said = "; ".join(str(record) for record in script.streams.error) or "no error record"
+                raise ShellLost(f"the script in the runspace pool ended without an answer: {said[:500]}")
+            if self._pool.state != pypsrp.complex_objects.RunspacePoolState.OPENED:
+                raise ShellLost("the runspace pool broke")
+            script.poll_invoke(timeout=self._time_limits(until))
+            if not script.output and time.monotonic() >= until:
+                raise HostUnreachable("no answer yet")
+        text, *more = script.output
+        script.output.clear()
+        if more:
+            raise HypervisorFailure("more than one answer to one request")
+        if not isinstance(text, str):
+            raise HypervisorFailure(f"an answer that is no text: {str(text)[:200]!r}")
+        return text.encode()
 
     def _time_limits(self, until: float) -> int:
-        """Seconds that the next exchange may take; the caller's own deadline is the exact one."""
-        left = max(1, min(POLL_SECONDS, round(until - time.monotonic())))
+        left = self._limit(until)
         self._connection.operation_timeout = left
         self._connection.transport.read_timeout = left + 10
         return left
@@ -289,11 +211,15 @@ class PsrpChannel:
         transport.close()
         transport.session = transport.encryption = transport.adapter = None
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._pool = self._script = None
+
     def abort(self) -> None:
         self._connection.transport.stop.set()
 
     def discard(self) -> None:
-        self._pool = None
+        self._forget()
         self._connection.close()
         if not self._made:
             return
@@ -310,36 +236,3 @@ def _delete(connection: Any, pool: str) -> None:
     selectors = pypsrp.wsman.SelectorSet()
     selectors.add_option("ShellId", pool)
     connection.delete(POOL, selector_set=selectors)
-
-
-def _tagged(value: JsonValue) -> Any:
-    """A parameter's value with its type; pypsrp by itself makes every int 32 bits wide, and every float single."""
-    tagged = pypsrp.serializer.TaggedValue
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return tagged("I32" if -(2**31) <= value < 2**31 else "I64", value)
-    if isinstance(value, float):
-        return tagged("Db", value)
-    if isinstance(value, list):
-        return [_tagged(item) for item in value]
-    return {key: _tagged(item) for key, item in value.items()}
-
-
-def _remote_error(record: Any) -> RemoteError:
-    """An error record that came as CLIXML."""
-    if not hasattr(record, "fq_error"):
-        return RemoteError(str(record))
-    number = record.category if isinstance(record.category, int) else 0
-    exception = record.exception
-    inside = getattr(exception, "adapted_properties", {})
-    message = inside.get("Message") or getattr(exception, "to_string", None) or str(record)
-    hresult = inside.get("HResult")
-    kinds = [str(kind).removeprefix("Deserialized.") for kind in getattr(exception, "types", [])]
-    return RemoteError(
-        str(message),
-        error_id=str(record.fq_error or ""),
-        category=CATEGORIES[number] if 0 <= number < len(CATEGORIES) else str(number),
-        hresult=hresult if isinstance(hresult, int) else 0,
-        exception=kinds[0] if kinds else "",
-    )

@@ -1,13 +1,12 @@
 """The default transport: a WinRS shell kept open by pywinrm's Protocol, with `dispatch.ps1` answering in it.
 
 The shell runs one PowerShell process, whose standard input gets a request a line and whose standard output gives an
-answer a line, so that no call pays for a process start or for loading the Hyper-V module.
+answer a line.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -23,11 +22,11 @@ from defusedxml import ElementTree as SafeXml
 from conformance.errors import HostUnreachable, HypervisorFailure
 from drivers.hyperv import scripts
 from drivers.hyperv.transport import clixml, failures, messages
-from drivers.hyperv.transport.failures import NotDelivered, ShellLost
-from drivers.hyperv.transport.messages import Answer, Bound
+from drivers.hyperv.transport.failures import ShellLost
+from drivers.hyperv.transport.kept import OUTPUT_BYTES, POLL_SECONDS, KeptScript
 from drivers.hyperv.transport.sessions import CLEANUP_SECONDS, delete_all
 from drivers.hyperv.transport.settings import Auth, Secret, WinrmSettings
-from drivers.hyperv.transport.wire import ConnectionGone, Guarded, Stop, check_xml, guard
+from drivers.hyperv.transport.wire import Guarded, Stop, check_xml, guard
 
 COMMAND = "powershell.exe"
 ARGUMENTS = ("-NoLogo", "-NoProfile", "-NonInteractive", "-InputFormat", "None", "-OutputFormat", "Text")
@@ -36,15 +35,6 @@ COMMAND_LINE = 8191
 
 SEND_BYTES = 64 << 10
 """Of input a message: with base64 and encryption well below the smallest envelope that a host takes (150 KiB)."""
-
-OUTPUT_BYTES = 64 << 20
-"""Of output a pipeline; a list of a thousand VMs with all properties is a tenth of it."""
-
-POLL_SECONDS = 20
-"""The longest that the host is asked to hold an answer back."""
-
-STALE_SECONDS = 60.0
-"""A connection that was idle for longer is made anew before it is used: http.sys drops them after two minutes."""
 
 UTF8 = 65001
 
@@ -144,7 +134,7 @@ def _protocol(url: str, settings: WinrmSettings, secret: Secret) -> tuple[_Proto
     return protocol, wire
 
 
-class WinrsChannel:
+class WinrsChannel(KeptScript):
     """One shell with one `dispatch.ps1` in it.
 
     Args:
@@ -154,62 +144,24 @@ class WinrsChannel:
     """
 
     def __init__(self, url: str, settings: WinrmSettings, secret: Secret) -> None:
+        super().__init__()
         self._new = functools.partial(_protocol, url, settings, secret)
         self._idle = f"PT{settings.idle_minutes}M"
         self._protocol, self._wire = self._new()
-        self._ids = itertools.count(1)
         self._made: dict[str, bool] = {}
         self._shell = ""
         self._command = ""
-        self._defined: set[str] = set()
         self._output = b""
-        self._used = time.monotonic()
 
-    def run(self, pipeline: Sequence[Bound], until: float) -> Answer:
-        try:
-            id = self._request(pipeline, until)
-        except NotDelivered:
-            # nothing of it can have run: once more, in a new shell if the old one is gone
-            id = self._request(pipeline, until)
-        answer = messages.answer(self._line(until), id)
-        self._used = time.monotonic()
-        return answer
+    @property
+    def _running(self) -> bool:
+        return bool(self._command)
 
-    def _request(self, pipeline: Sequence[Bound], until: float) -> int:
-        """Send a request, and what it needs first. Raises `NotDelivered` if it cannot have been read."""
-        if time.monotonic() - self._used > STALE_SECONDS:
-            self._wire.close_session()
-        self._time_limits(until)
-        fresh = not self._command
-        if fresh:
-            self._open()
-        id = next(self._ids)
-        missing = [step.name for step in pipeline if step.script and step.name not in self._defined]
-        lines = [*(messages.definition(name) for name in dict.fromkeys(missing)), messages.request(id, pipeline)]
-        try:
-            for chunk in _chunks(b"".join(lines)):
-                self._protocol.send_command_input(self._shell, self._command, chunk)
-        except Exception as error:
-            self._undelivered(error, fresh)
-            raise
-        self._defined.update(missing)
-        return id
-
-    def _undelivered(self, error: Exception, fresh: bool) -> None:
-        """Raise `NotDelivered` where `error` says that a kept shell or its connection is gone."""
-        if isinstance(error.__cause__, ConnectionGone) or isinstance(error, ConnectionGone):
-            self._wire.close_session()
-            raise NotDelivered("the connection was lost while it was not used") from None
-        if not fresh and failures.fault_code(error) == failures.SHELL_NOT_FOUND:
-            self._forget()
-            raise NotDelivered("the shell was gone") from None
-
-    def _open(self) -> None:
+    def _open(self, until: float) -> None:  # noqa: ARG002 - the caller has set the limits
         line = [*ARGUMENTS, "-EncodedCommand", scripts.encoded(messages.DISPATCH)]
         length = len(" ".join([COMMAND, *line]))
         if length > COMMAND_LINE:
             raise HypervisorFailure(f"dispatch.ps1 has grown too long for a command line: {length} characters")
-        self._forget()
         wanted = str(uuid.uuid4()).upper()
         self._made[wanted] = False
         try:
@@ -226,8 +178,15 @@ class WinrsChannel:
         if not self._command:
             raise HypervisorFailure("the endpoint started a command without saying its id")
 
-    def _line(self, until: float) -> bytes:
-        """The next line of the process's output."""
+    def _parts(self, texts: Sequence[bytes]) -> Iterator[bytes]:
+        data = b"".join(texts)
+        for start in range(0, len(data), SEND_BYTES):
+            yield data[start : start + SEND_BYTES]
+
+    def _send(self, part: bytes) -> None:
+        self._protocol.send_command_input(self._shell, self._command, part)
+
+    def _answer(self, until: float) -> bytes:
         complaints = b""
         while b"\n" not in self._output:
             self._time_limits(until)
@@ -253,15 +212,18 @@ class WinrsChannel:
             raise HypervisorFailure("more than one answer to one request")
         return line.rstrip(b"\r")
 
-    def _time_limits(self, until: float) -> None:
-        """Let no single exchange take much longer than what is left; the caller's own deadline is the exact one."""
-        left = max(1, min(POLL_SECONDS, round(until - time.monotonic())))
+    def _time_limits(self, until: float) -> int:
+        left = self._limit(until)
         self._protocol.operation_timeout_sec = left
         self._wire.read_timeout_sec = left + 10
+        return left
+
+    def _drop_connection(self) -> None:
+        self._wire.close_session()
 
     def _forget(self) -> None:
+        super()._forget()
         self._shell = self._command = ""
-        self._defined.clear()
         self._output = b""
 
     def abort(self) -> None:
@@ -280,8 +242,3 @@ class WinrsChannel:
             delete_all(self._made, functools.partial(protocol.close_shell, close_session=False))
         finally:
             wire.close_session()
-
-
-def _chunks(data: bytes) -> Iterator[bytes]:
-    for start in range(0, len(data), SEND_BYTES):
-        yield data[start : start + SEND_BYTES]

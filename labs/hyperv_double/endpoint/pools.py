@@ -21,7 +21,7 @@ from psrpcore.types import (
 from labs.hyperv_double import engine as model
 from labs.hyperv_double import manifest
 from labs.hyperv_double.endpoint import soap
-from labs.hyperv_double.endpoint.shells import REFUSAL, receive_id, run_shaped, signed
+from labs.hyperv_double.endpoint.shells import REFUSAL, Answers, receive_id, run_shaped, signed
 from labs.hyperv_double.endpoint.soap import Fault, Request
 
 FRAGMENT = 32 << 10
@@ -37,6 +37,7 @@ class Pool:
         self._lock = threading.RLock()
         self._output: dict[str, queue.SimpleQueue[bytes | None]] = {"": queue.SimpleQueue()}
         self._stops: dict[str, threading.Event] = {}
+        self._input: dict[str, queue.SimpleQueue[str | None]] = {}
         self._done: set[str] = set()
         self._feed(creation, None)
 
@@ -51,9 +52,15 @@ class Pool:
             self._pool.receive_data(psrpcore.PSRPPayload(raw, psrpcore.StreamType.default, pipeline))
             while (event := self._pool.next_event()) is not None:
                 if isinstance(event, psrpcore.CreatePipelineEvent):
+                    # before anything of it can come
+                    self._input[str(event.pipeline_id).upper()] = queue.SimpleQueue()
                     threading.Thread(
                         target=self._run, args=(event.pipeline_id, event.pipeline), name="double-pool", daemon=True
                     ).start()
+                elif isinstance(event, psrpcore.PipelineInputEvent):
+                    self._input[str(event.pipeline_id).upper()].put(str(event.data))
+                elif isinstance(event, psrpcore.EndOfPipelineInputEvent):
+                    self._input[str(event.pipeline_id).upper()].put(None)
             self._flush()
 
     def _flush(self) -> None:
@@ -67,7 +74,10 @@ class Pool:
         with self._lock:
             served.start()
             self._flush()
-        outcome, texts = self._statements(pipeline.commands, self._stops[key])
+        if [manifest.script_name(str(command.command_text)) for command in pipeline.commands] == ["pool"]:
+            outcome, texts = self._answer(key, served), list[str]()
+        else:
+            outcome, texts = self._statements(pipeline.commands, self._stops[key])
         with self._lock:
             if self._stops[key].is_set():
                 return
@@ -81,6 +91,23 @@ class Pool:
                 served.complete()
             self._flush()
             self._finished(key)
+
+    def _answer(self, key: str, served: Any) -> model.Outcome:
+        """`pool.ps1`: an answer for each request, until the input ends."""
+        answers = Answers(self._engine, self.session, self._stops[key])
+        while (text := self._input[key].get()) is not None:
+            try:
+                answer = answers.answer(text)
+            except ValueError as error:
+                return model.Outcome(error=model.ErrorRecord(str(error), "pool.ps1", "InvalidData"))
+            if answer is None:
+                continue
+            with self._lock:
+                if self._stops[key].is_set():
+                    break
+                served.write_output(answer)
+                self._flush()
+        return model.Outcome()
 
     def _finished(self, key: str) -> None:
         self._done.add(key)
@@ -165,6 +192,7 @@ class Pool:
         stop = self._stops.get(key)
         if stop is not None and not stop.is_set():
             stop.set()
+            self._end_input(key)
             with self._lock:
                 if key not in self._done:
                     self._pool.pipeline_table[uuid.UUID(key)].stop()
@@ -172,9 +200,14 @@ class Pool:
                     self._finished(key)
         return "<rsp:SignalResponse/>"
 
+    def _end_input(self, key: str) -> None:
+        if key in self._input:
+            self._input[key].put(None)
+
     def end(self) -> None:
-        for stop in self._stops.values():
+        for key, stop in self._stops.items():
             stop.set()
+            self._end_input(key)
 
 
 def plain(value: Any) -> object:

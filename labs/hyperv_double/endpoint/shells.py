@@ -88,41 +88,22 @@ class Process:
             return taken, None if self._output else self._exit
 
 
-class Dispatch(Process):
-    """`dispatch.ps1`: a JSON request a line, a JSON answer a line."""
+class Answers:
+    """`answer.ps1`: JSON requests, JSON answers. `stop` is set when a pipeline under way is to end."""
 
-    def __init__(self, engine: Engine, session: Session) -> None:
-        super().__init__()
+    def __init__(self, engine: Engine, session: Session, stop: threading.Event) -> None:
         self._engine = engine
         self._session = session
-        self._buffer = b""
+        self._stop = stop
         self._names: dict[str, str] = {}
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="double-dispatch", daemon=True).start()
 
-    def feed(self, data: bytes, *, last: bool) -> None:
-        self._buffer += data
-        *lines, self._buffer = self._buffer.split(b"\n")
-        for line in lines:
-            self._lines.put(line)
-        if last:
-            self._lines.put(None)
-
-    def kill(self) -> None:
-        super().kill()
-        self._lines.put(None)
-
-    def _run(self) -> None:
-        while (line := self._lines.get()) is not None:
-            try:
-                answer = self._answer(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
-                self.write("stderr", clixml(f"dispatch.ps1: {error}"))
-                self.end(1)
-                return
-            if answer is not None:
-                self.write("stdout", json.dumps(answer, ensure_ascii=True, separators=(",", ":")).encode() + b"\r\n")
-        self.end(0)
+    def answer(self, text: str | bytes) -> str | None:
+        """The answer to a request, if it has one; raises `ValueError` for what is no request."""
+        try:
+            answer = self._answer(json.loads(text))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"answer.ps1: {error}") from None
+        return None if answer is None else json.dumps(answer, ensure_ascii=True, separators=(",", ":"))
 
     def _answer(self, request: Mapping[str, Any]) -> object:
         if "define" in request:
@@ -132,7 +113,7 @@ class Dispatch(Process):
             self._names[request["define"]] = name
             return None
         steps = [self._command(step) for step in request["pipeline"]]
-        outcome, texts = run_shaped(self._engine, self._session, steps, self.stop)
+        outcome, texts = run_shaped(self._engine, self._session, steps, self._stop)
         answer: dict[str, object] = {
             "id": request["id"],
             "ok": outcome.error is None,
@@ -155,6 +136,41 @@ class Dispatch(Process):
         if "script" in step:
             return Command(self._names[step["script"]], step["parameters"], script=True)
         return Command(step["cmdlet"], step["parameters"])
+
+
+class Dispatch(Process):
+    """`dispatch.ps1`: a request a line, an answer a line."""
+
+    def __init__(self, engine: Engine, session: Session) -> None:
+        super().__init__()
+        self._answers = Answers(engine, session, self.stop)
+        self._buffer = b""
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="double-dispatch", daemon=True).start()
+
+    def feed(self, data: bytes, *, last: bool) -> None:
+        self._buffer += data
+        *lines, self._buffer = self._buffer.split(b"\n")
+        for line in lines:
+            self._lines.put(line)
+        if last:
+            self._lines.put(None)
+
+    def kill(self) -> None:
+        super().kill()
+        self._lines.put(None)
+
+    def _run(self) -> None:
+        while (line := self._lines.get()) is not None:
+            try:
+                answer = self._answers.answer(line)
+            except ValueError as error:
+                self.write("stderr", clixml(str(error)))
+                self.end(1)
+                return
+            if answer is not None:
+                self.write("stdout", answer.encode() + b"\r\n")
+        self.end(0)
 
 
 def run_shaped(

@@ -39,7 +39,7 @@ BROKEN = [
     ("quota-operations", QuotaExceeded),
 ]
 
-VERBS = {"winrs": ("Create", "Command", "Send", "Receive"), "psrp": ("Create", "Command", "Receive")}
+VERBS = {"winrs": ("Create", "Command", "Send", "Receive"), "psrp": ("Create", "Command", "Send", "Receive")}
 
 
 @pytest.mark.parametrize(("kind", "error"), BROKEN)
