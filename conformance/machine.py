@@ -166,6 +166,7 @@ class Machines:
         driver: The driver under test, as the harness records it.
         tag: What every name starts with: the run's and the worker's.
         on_boot: Told the seconds of each boot that was waited for: real ones, whatever the lab's clock says.
+        on_silence: Told that a guest was waited for in vain.
     """
 
     _numbers = itertools.count(1)
@@ -179,12 +180,14 @@ class Machines:
         pace: Pace,
         tag: str,
         on_boot: Callable[[float], None] = lambda _: None,
+        on_silence: Callable[[], None] = lambda: None,
     ) -> None:
         self._driver = driver
         self._lab = lab
         self._observers = observers
         self._ledger = ledger
         self._on_boot = on_boot
+        self._on_silence = on_silence
         self.pace = pace
         self.tag = tag
         self._names: list[str] = []
@@ -281,15 +284,19 @@ class Machines:
 
     def wait_up(self, machine: Machine) -> Boot:
         """Wait for the agent of a VM that is booting; counted as the hypervisor's time, not ours."""
-        start = time.perf_counter()
-        boot = machine.guest.wait_up()
-        self._on_boot(time.perf_counter() - start)
-        return boot
+        return self._waited(machine.guest.wait_up)
 
     def wait_new_boot(self, machine: Machine, before: Boot) -> Boot:
         """Wait for the agent of a VM that is rebooting."""
+        return self._waited(lambda: machine.guest.wait_new_boot(before))
+
+    def _waited(self, wait: Callable[[], Boot]) -> Boot:
         start = time.perf_counter()
-        boot = machine.guest.wait_new_boot(before)
+        try:
+            boot = wait()
+        except NotObserved:
+            self._on_silence()
+            raise
         self._on_boot(time.perf_counter() - start)
         return boot
 

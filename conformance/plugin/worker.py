@@ -37,8 +37,9 @@ UNMEASURED = Pace(10.0)
 """Until a guest has been booted: patient, since every deadline is made from it."""
 
 
-UNHEARD = Pace(5.0)
-"""When that guest never answered: patient still, but every test of a bad image waits for the same silence."""
+UNHEARD, LEAST = Pace(5.0), Pace(1.25)
+"""When that guest never answered: patient still, but less with every further guest that stays silent. With a bad image
+every test waits for the same silence, and a whole run shall not take hours to say so."""
 
 
 class Opened:
@@ -55,7 +56,9 @@ class Opened:
         self.refusals: dict[str, str | HarnessError | AssertionError] = {}
         self.driver = self.connect()
         self.capabilities = frozenset(self.driver.capabilities())
+        self._unheard = False
         seen = self.pace_seconds()
+        self._unheard = seen is None
         self.pace = UNHEARD if seen is None else Pace(seen)
         worker.recorder.write(target_seen(worker.lab, target, self.driver, boot_seconds=seen))
 
@@ -67,8 +70,24 @@ class Opened:
         """For one test, or for the VM that several steady tests look at."""
         worker = self.worker
         return Machines(
-            self.driver, worker.lab, worker.observers, self.ledger, self.pace, worker.tag, on_boot=worker.write_boot
+            self.driver,
+            worker.lab,
+            worker.observers,
+            self.ledger,
+            self.pace,
+            worker.tag,
+            on_boot=self._heard,
+            on_silence=self._silent,
         )
+
+    def _heard(self, seconds: float) -> None:
+        self.worker.write_boot(seconds)
+        if self._unheard:
+            self._unheard, self.pace = False, UNHEARD
+
+    def _silent(self) -> None:
+        if self._unheard:
+            self.pace = Pace(max(LEAST.boot_seconds, self.pace.boot_seconds / 2))
 
     def pace_seconds(self) -> float | None:
         """Seconds from power-on to the agent's answer, by the lab's clock; None when no guest came up.
