@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
 from drivers.hyperv.transport import failures, messages
-from drivers.hyperv.transport.failures import NotDelivered
+from drivers.hyperv.transport.failures import NotDelivered, ShellLost
 from drivers.hyperv.transport.messages import Answer, Bound
 from drivers.hyperv.transport.wire import ConnectionGone
 
@@ -60,15 +60,16 @@ class KeptScript(ABC):
             try:
                 self._send(part)
             except Exception as error:
-                if number == 0:  # what has begun to arrive cannot be begun again
-                    self._undelivered(error, fresh)
+                if number > 0 and _connection_gone(error):  # what has begun to arrive cannot be begun again
+                    raise ShellLost("the connection was lost in the middle of a request") from None
+                self._undelivered(error, fresh)
                 raise
         self._defined.update(missing)
         return id
 
     def _undelivered(self, error: Exception, fresh: bool) -> None:
         """Raise `NotDelivered` where `error` says that a kept shell or its connection is gone."""
-        if isinstance(error, ConnectionGone) or isinstance(error.__cause__, ConnectionGone):
+        if _connection_gone(error):
             self._drop_connection()
             raise NotDelivered("the connection was lost while it was not used") from None
         if not fresh and failures.fault_code(error) == failures.SHELL_NOT_FOUND:
@@ -111,3 +112,7 @@ class KeptScript(ABC):
     def _forget(self) -> None:
         """The script is gone."""
         self._defined.clear()
+
+
+def _connection_gone(error: BaseException) -> bool:
+    return isinstance(error, ConnectionGone) or isinstance(error.__cause__, ConnectionGone)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -116,6 +117,29 @@ def test_a_connection_that_was_lost_between_calls_is_made_anew(endpoint: Endpoin
     endpoint.cut()
     assert ask(transport) != []
     assert endpoint.counts.requests["Create"] == 1, "the shell outlives the connection"
+
+
+def test_a_request_that_was_cut_in_the_middle_is_not_begun_again(
+    endpoint: Endpoint, transport: Transport, engine: Echo
+) -> None:
+    ask(transport)
+    before, channel = len(engine.pipelines), transport._idle[0].channel  # type: ignore[attr-defined]
+    send, parts = channel._send, list[bytes]()
+
+    def send_and_cut(part: bytes) -> None:
+        send(part)
+        parts.append(part)
+        if len(parts) == 1:
+            endpoint.cut()
+
+    channel._send = send_and_cut
+    # where every request logs in anew, the next part takes another connection, and nothing is lost
+    with suppress(HostUnreachable):
+        ask(transport, Name="".join(map(str, range(200_000))))
+
+    assert len(parts) == 1 or len(engine.pipelines) == before + 1
+    assert len(parts) == len(set(parts)), "a part was sent twice"
+    assert ask(transport) != []
 
 
 def test_a_shell_that_is_lost_under_a_call_says_so(endpoint: Endpoint, transport: Transport) -> None:
