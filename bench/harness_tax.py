@@ -2,32 +2,69 @@
 
     python bench/harness_tax.py RUN
 
-Time that a test waits on purpose (a stream that has to flow, a glance at nothing happening) counts as the harness's.
+The rest is told apart: before an item's first call and after its last one it is the harness's own (fixtures, looks at
+the hosts, the record); between its calls, and in items that make none, it is what tests look at, and wait for on purpose.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
-from conformance.record import DriverCall, GuestBoot, ItemFinished, read
+from conformance.record import DriverCall, GuestBoot, ItemFinished, ItemStarted, read
+
+
+@dataclass
+class Spent:
+    """Where the time of one item went; seconds."""
+
+    started: float = 0.0
+    last: float = 0.0
+    wall: float = 0.0
+    inside: float = 0.0
+    before: float = 0.0
+    after: float = 0.0
+    calls: int = 0
+
+    @property
+    def outside(self) -> float:
+        return self.wall - self.inside
+
+    @property
+    def own(self) -> float:
+        """The harness's, as far as calls delimit it."""
+        return self.before + self.after
 
 
 def main() -> None:
     run = Path(sys.argv[1])
-    wall: dict[str, float] = {}
-    inside: dict[str, float] = defaultdict(float)
+    items: dict[str, Spent] = defaultdict(Spent)
     for event in read(run / "record" if (run / "record").is_dir() else run):
-        if isinstance(event, ItemFinished):
-            wall[event.item] = event.seconds
-        elif isinstance(event, DriverCall | GuestBoot):
-            inside[event.item] += event.seconds
-    total, spent = sum(wall.values()), sum(seconds for item, seconds in inside.items() if item in wall)
-    ratio = f"{total / spent:.3f}" if spent else "no driver call was made"
-    print(f"harness tax: {total:.1f} s of items / {spent:.1f} s in the driver and in boots = {ratio} (goal 1.05)")
-    for item in sorted(wall, key=lambda name: inside[name] - wall[name])[:10]:
-        print(f"  {wall[item] - inside[item]:7.2f} s outside  {item}")
+        if not isinstance(event, ItemStarted | DriverCall | GuestBoot | ItemFinished):
+            continue
+        item = items[event.item]
+        if isinstance(event, ItemStarted):
+            item.started = item.last = event.time
+        elif isinstance(event, ItemFinished):
+            item.wall = event.seconds
+            item.after = max(0.0, event.time - item.last) if item.calls else 0.0
+        elif item.started:  # calls before any item measure the pace
+            if not item.calls:
+                item.before = max(0.0, event.time - event.seconds - item.started)
+            item.calls += 1
+            item.inside += event.seconds
+            item.last = event.time
+    done = {name: item for name, item in items.items() if item.wall}
+    total, inside = sum(item.wall for item in done.values()), sum(item.inside for item in done.values())
+    own = sum(item.own for item in done.values())
+    ratio = f"{total / inside:.3f}" if inside else "no driver call was made"
+    print(f"harness tax: {total:.1f} s of items / {inside:.1f} s in the driver and in boots = {ratio} (goal 1.05)")
+    print(f"  {own:7.2f} s are the harness's own, before first and after last calls")
+    print(f"  {total - inside - own:7.2f} s are tests': what they look at and wait for")
+    for name in sorted(done, key=lambda name: -done[name].outside)[:10]:
+        print(f"  {done[name].outside:7.2f} s outside  {name}")
 
 
 if __name__ == "__main__":
