@@ -3,7 +3,7 @@
     python bench/harness_tax.py RUN
 
 The rest is told apart: before an item's first call and after its last one it is the harness's own (fixtures, looks at
-the hosts, the record); between its calls, and in items that make none, it is what tests look at, and wait for on purpose.
+the hosts, the record); between its calls, and in items that make none, it is what tests look at and wait for.
 """
 
 from __future__ import annotations
