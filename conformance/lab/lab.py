@@ -52,6 +52,10 @@ class Observers(ABC):
     def health(self) -> Sequence[str]:
         """What is wrong with the lab itself right now, a sentence each; empty when it is fit to judge a driver."""
 
+    def revive(self) -> Sequence[str]:
+        """Start management daemons again that have died, as a service manager does; a sentence for each."""
+        return ()
+
     @abstractmethod
     def close(self) -> None:
         """End every process and connection that was opened; takes nothing of the lab down."""

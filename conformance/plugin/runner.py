@@ -18,7 +18,7 @@ from conformance.machine import Machines
 from conformance.observers.host import Inventory
 from conformance.plugin import evidence, labels
 from conformance.plugin.plan import CELL, NEEDS, Cell
-from conformance.plugin.verdicts import Hidden, LeftBehind, Outcome, sickness, undeleted
+from conformance.plugin.verdicts import Hidden, LeftBehind, Outcome, revive, sickness, undeleted
 from conformance.plugin.worker import Worker
 from conformance.record import ItemFinished, ItemStarted, bounded
 
@@ -201,6 +201,9 @@ class Runner:
         except LabError:
             return  # it is the error
         outcome.sick = list(sickness(error, observers))
+        if outcome.sick and (died := revive(observers)):
+            outcome.died += died
+            outcome.sick = list(sickness(error, observers))
         evidence.attach(self.worker, item, outcome)
 
     def _finish(self, item: pytest.Item, outcome: Outcome) -> None:

@@ -12,6 +12,7 @@ from conformance.lab.lab import Observers
 from conformance.machine import Machines
 from conformance.observers.host import Entry
 from conformance.record import Verdict
+from conformance.waiting import WaitTimeout
 
 
 class LeftBehind(AssertionError):
@@ -33,6 +34,7 @@ class Outcome:
     refusal_note: str = ""
     not_testable: str = ""
     sick: list[str] = field(default_factory=list)
+    died: list[str] = field(default_factory=list)
     machines: list[Machines] = field(default_factory=list)
     marks: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
@@ -53,7 +55,9 @@ class Outcome:
         # the first line says what; histories, hints and comparisons are in the detail
         text = next(iter(str(error).strip().splitlines()), "").removesuffix("; seen:")
         said = text if isinstance(error, LeftBehind | Hidden) else f"{type(error).__name__}: {text}"
-        return f"the lab is sick: {'; '.join(self.sick)} (and: {said})" if self.sick else said
+        if self.sick:
+            return f"the lab is sick: {'; '.join(self.sick)} (and: {said})"
+        return f"{'; '.join(self.died)} ({said})" if self.died else said
 
     def detail(self) -> str:
         return "\n\n".join(text for _, text in self.errors)
@@ -79,6 +83,17 @@ def sickness(error: BaseException, observers: Observers) -> Sequence[str]:
         return list(observers.health())
     except LabError as sick:
         return [str(sick)]
+
+
+def revive(observers: Observers) -> Sequence[str]:
+    """Start again what died on the hosts, so that the tests to come can run; a sentence each.
+
+    A daemon that dies under a test is the hypervisor's failure, and the test's verdict.
+    """
+    try:
+        return list(observers.revive())
+    except (LabError, WaitTimeout):
+        return []
 
 
 def undeleted(problems: Sequence[str]) -> None:

@@ -50,6 +50,20 @@ def restart_daemon(shell: Shell, host: str, service: str, names: Sequence[str], 
         )
     for pid in before:
         end_process(shell, pid, f"the daemon of host {host}")
+    _start_daemon(shell, host, service, answers)
+    if set(before) & set(_daemons(shell, names)):
+        raise FaultNotFired(f"the daemon of host {host} was not restarted")
+
+
+def revive_daemon(shell: Shell, host: str, service: str, names: Sequence[str], answers: Sequence[str]) -> bool:
+    """Start a management daemon that has died; whether there was one to start. Arguments as for `restart_daemon`."""
+    if not service or _daemons(shell, names):
+        return False
+    _start_daemon(shell, host, service, answers)
+    return True
+
+
+def _start_daemon(shell: Shell, host: str, service: str, answers: Sequence[str]) -> None:
     if _UNIT.fullmatch(service):
         shell.run(["systemctl", "restart", service])
     else:
@@ -59,8 +73,6 @@ def restart_daemon(shell: Shell, host: str, service: str, names: Sequence[str], 
         lambda: shell.run(answers, check=False).status == 0,
         seconds=_SECONDS,
     )
-    if set(before) & set(_daemons(shell, names)):
-        raise FaultNotFired(f"the daemon of host {host} was not restarted")
 
 
 @contextmanager

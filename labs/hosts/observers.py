@@ -70,6 +70,9 @@ class HostObservers(Observers, Generic[Probe]):
             self._serials[uuid] = SerialChannel(self._all, uuid)
         return self._serials[uuid]
 
+    def revive(self) -> Sequence[str]:
+        return [said for probe in self._all() if (said := probe.revive())]
+
     def health(self) -> Sequence[str]:
         checks = [probe.health for probe in self._all()]
         with ThreadPoolExecutor(len(checks) + len(self._lab.networks)) as pool:

@@ -131,6 +131,12 @@ class ShellHostProbe(ABC):
             return [f"host {self.host}: {error}"]
         return [f"host {self.host}: {line}" for line in lines]
 
+    def revive(self) -> str:
+        """Start the management daemon again if it has died; says so, or nothing."""
+        if not faults.revive_daemon(self.shell, self.host, self._host.service, self.daemons, self.answers):
+            return ""
+        return f"the management daemon of host {self.host} had died, and was started again"
+
     # faults
 
     @abstractmethod

@@ -7,6 +7,7 @@ import pytest
 from conformance.errors import FaultNotFired, HostDown, ProbeFailed
 from conformance.lab.inventory import LabInventory, NamespaceShell
 from conformance.observers.host import Kind, residue
+from labs.hosts.faults import end_process
 from labs.libvirt_hosts import LibvirtHostsLab
 from labs.libvirt_hosts.observers import LibvirtObservers
 from labs.libvirt_hosts.probe import LibvirtHostProbe
@@ -84,6 +85,17 @@ def test_the_daemon_restarts_under_a_running_vm(probe: LibvirtHostProbe) -> None
         assert probe.shell.run(["pidof", "libvirtd"]).text != daemon
         assert residue(before, probe.inventory()) == NOTHING
         assert list(probe.domains()) == [canary]
+
+
+def test_a_daemon_that_died_is_started_again(probe: LibvirtHostProbe, observers: LibvirtObservers) -> None:
+    assert list(observers.revive()) == [], "those that live are left alone"
+    daemon = probe.shell.run(["pidof", "libvirtd"]).text.strip()
+    end_process(probe.shell, int(daemon), "libvirtd")
+    assert observers.health() != []
+
+    assert list(observers.revive()) == ["the management daemon of host a had died, and was started again"]
+
+    assert observers.health() == []
 
 
 def test_the_logs_since_a_mark_are_what_was_written_after_it(probe: LibvirtHostProbe) -> None:

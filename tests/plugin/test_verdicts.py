@@ -122,6 +122,30 @@ SimulatedObservers.health = lambda self: ["the switch is gone"]
     assert "nobody answers" in finished.message
 
 
+def test_a_daemon_that_dies_under_a_test_fails_that_test_and_no_other(run: Callable[..., Run]) -> None:
+    done = run(
+        """
+@requirement("boot.correct-image")
+def test_it():
+    raise HostUnreachable("end of file while reading")
+
+@requirement("boot.cpu-count")
+def test_next(machine):
+    machine.guest.boot()
+""",
+        conftest="""
+from labs.simulated.observers import SimulatedObservers
+DEAD = ["host a"]
+SimulatedObservers.health = lambda self: ["libvirt does not answer"] * len(DEAD)
+SimulatedObservers.revive = lambda self: [f"the daemon of {DEAD.pop()} was started again"] if DEAD else []
+""",
+    )
+
+    found = {name.partition("[")[0]: event for name, event in done.finished().items()}
+    assert {name: str(event.verdict) for name, event in found.items()} == {"test_it": "fail", "test_next": "pass"}
+    assert found["test_it"].message.startswith("the daemon of host a was started again (HostUnreachable: end of file")
+
+
 def test_lab_file_of_a_sick_lab_is_one_message(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a nested lab is asked when it comes up, a lab of somebody's own is asked before the first test."""
     monkeypatch.setenv("HVCONFORM_STATE", str(pytester.path / "state"))
