@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_interface
 
 import pytest
 
@@ -141,15 +142,25 @@ def test_mig_no_duplicate_packets(migration: Migrate, machine: Machine) -> None:
 def test_mig_mac_ip_same(migration: Migrate, machine: Machine) -> None:
     address = machine.address()
 
-    def network() -> object:
-        guest = machine.guest
-        return [(nic.mac, sorted(nic.addresses)) for nic in guest.nics()], guest.resolver()
+    def nics() -> dict[str, set[str]]:
+        return {nic.mac: set(nic.addresses) for nic in machine.guest.nics()}
 
-    before = network()
+    def leased(found: dict[str, set[str]]) -> bool:
+        return any(str(ip_interface(each).ip) == address for each in found.get(machine.mac, ()))
+
+    # the peer knows of the lease before the guest has it
+    before = until("the guest to take its lease", nics, leased, seconds=machine.pace.settle)
+    resolver = machine.guest.resolver()
 
     migration.migrate(machine.id, machine.other_host()).wait()
 
-    assert network() == before
+    after = nics()
+    assert list(after) == list(before)
+    # one that was advertised meanwhile may have come, none may have gone
+    assert {mac: before[mac] - after[mac] for mac in before} == {mac: set() for mac in before}
+    found = machine.guest.resolver()
+    assert (found.gateway4, set(resolver.dns) - set(found.dns)) == (resolver.gateway4, set())
+    assert resolver.gateway6 in ("", found.gateway6)
     assert machine.peer.ping(address)
 
 

@@ -46,15 +46,16 @@ def test_disks(vm: Vm) -> None:
 
 
 def test_nics_and_resolver(vm: Vm) -> None:
-    first, second = vm.guest.nic(MAC), vm.guest.nic(WIRE_MAC)
+    until("the lease", lambda: "10.0.2.15/24" in getattr(vm.guest.nic(MAC), "addresses", ()), seconds=10)
+    first = vm.guest.nic(MAC)
     assert first is not None
+    second = vm.guest.nic(WIRE_MAC)
     assert second is not None
-    assert "10.0.2.15/24" in first.addresses
     assert first.carrier
     assert (first.mtu, first.queues) == (1500, 1)
     assert "fe80::5054:ff:fe00:2/64" in second.addresses  # derived from the MAC, so that observers can guess it
     assert first.address != second.address
-    resolver = vm.guest.resolver()
+    resolver = until("a router's advertisement", vm.guest.resolver, lambda found: found.gateway6 != "", seconds=10)
     assert (resolver.gateway4, resolver.gateway6, resolver.dns) == ("10.0.2.2", "fe80::2", ("10.0.2.3",))
 
 
