@@ -75,6 +75,11 @@ def fault_code(error: BaseException) -> int | None:
     return None
 
 
+def connection_gone(error: BaseException) -> bool:
+    """Whether the connection was found broken before anything of a request was sent."""
+    return isinstance(error, ConnectionGone) or isinstance(error.__cause__, ConnectionGone)
+
+
 def refused(error: Exception) -> bool:
     """Whether the login was refused, so that nothing can have been made, and nobody should try again."""
     return isinstance(_made(error, ""), AccessDenied)
@@ -104,7 +109,7 @@ def _made(error: Exception, host: str) -> DriverError | LabError:
         return AccessDenied(DENIED)
     if isinstance(error, winrm.exceptions.WinRMTransportError | pypsrp.exceptions.WinRMTransportError):
         return _of_status(int(error.code))
-    if isinstance(error, ConnectionGone) or isinstance(error.__cause__, ConnectionGone):
+    if connection_gone(error):
         return NotDelivered("the connection was lost while it was not used")
     if isinstance(error, requests.RequestException):
         return _of_requests(error)

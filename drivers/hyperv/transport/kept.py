@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from drivers.hyperv.transport import failures, messages
 from drivers.hyperv.transport.failures import NotDelivered, ShellLost
 from drivers.hyperv.transport.messages import Answer, Bound
-from drivers.hyperv.transport.wire import ConnectionGone
 
 POLL_SECONDS = 20
 """The longest that the host is asked to hold an answer back."""
@@ -60,7 +59,7 @@ class KeptScript(ABC):
             try:
                 self._send(part)
             except Exception as error:
-                if number > 0 and _connection_gone(error):  # what has begun to arrive cannot be begun again
+                if number > 0 and failures.connection_gone(error):  # what has begun to arrive cannot be begun again
                     raise ShellLost("the connection was lost in the middle of a request") from None
                 self._undelivered(error, fresh)
                 raise
@@ -69,16 +68,19 @@ class KeptScript(ABC):
 
     def _undelivered(self, error: Exception, fresh: bool) -> None:
         """Raise `NotDelivered` where `error` says that a kept shell or its connection is gone."""
-        if _connection_gone(error):
+        if failures.connection_gone(error):
             self._drop_connection()
             raise NotDelivered("the connection was lost while it was not used") from None
         if not fresh and failures.fault_code(error) == failures.SHELL_NOT_FOUND:
             self._forget()
             raise NotDelivered("the shell was gone") from None
 
-    def _limit(self, until: float) -> int:
-        """Seconds that the next exchange may take; the caller's own deadline is the exact one."""
-        return max(1, min(POLL_SECONDS, round(until - time.monotonic())))
+    def _time_limits(self, until: float) -> int:
+        """Let the next exchange take little longer than what is left, and return that, in seconds; the caller's own
+        deadline is the exact one."""
+        left = max(1, min(POLL_SECONDS, round(until - time.monotonic())))
+        self._limit_exchange(left)
+        return left
 
     @property
     @abstractmethod
@@ -102,8 +104,8 @@ class KeptScript(ABC):
         """The script's next answer; raises `HostUnreachable` when none comes in time, `ShellLost` when it has ended."""
 
     @abstractmethod
-    def _time_limits(self, until: float) -> int:
-        """Let no single exchange take much longer than what is left, and return that, in seconds."""
+    def _limit_exchange(self, seconds: int) -> None:
+        """How long the host may hold the next answer back; the connection waits a little longer."""
 
     @abstractmethod
     def _drop_connection(self) -> None:
@@ -112,7 +114,3 @@ class KeptScript(ABC):
     def _forget(self) -> None:
         """The script is gone."""
         self._defined.clear()
-
-
-def _connection_gone(error: BaseException) -> bool:
-    return isinstance(error, ConnectionGone) or isinstance(error.__cause__, ConnectionGone)

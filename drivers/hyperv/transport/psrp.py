@@ -200,11 +200,9 @@ class PsrpChannel(KeptScript):
             raise HypervisorFailure(f"an answer that is no text: {str(text)[:200]!r}")
         return text.encode()
 
-    def _time_limits(self, until: float) -> int:
-        left = self._limit(until)
-        self._connection.operation_timeout = left
-        self._connection.transport.read_timeout = left + 10
-        return left
+    def _limit_exchange(self, seconds: int) -> None:
+        self._connection.operation_timeout = seconds
+        self._connection.transport.read_timeout = seconds + 10
 
     def _drop_connection(self) -> None:
         transport = self._connection.transport

@@ -212,11 +212,9 @@ class WinrsChannel(KeptScript):
             raise HypervisorFailure("more than one answer to one request")
         return line.rstrip(b"\r")
 
-    def _time_limits(self, until: float) -> int:
-        left = self._limit(until)
-        self._protocol.operation_timeout_sec = left
-        self._wire.read_timeout_sec = left + 10
-        return left
+    def _limit_exchange(self, seconds: int) -> None:
+        self._protocol.operation_timeout_sec = seconds
+        self._wire.read_timeout_sec = seconds + 10
 
     def _drop_connection(self) -> None:
         self._wire.close_session()
