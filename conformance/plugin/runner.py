@@ -200,10 +200,9 @@ class Runner:
             observers = self.worker.observers
         except LabError:
             return  # it is the error
+        # whatever the error is: left dead, it would fail the next test, which has no part in it
+        outcome.died = list(revive(observers))
         outcome.sick = list(sickness(error, observers))
-        if outcome.sick and (died := revive(observers)):
-            outcome.died += died
-            outcome.sick = list(sickness(error, observers))
         evidence.attach(self.worker, item, outcome)
 
     def _finish(self, item: pytest.Item, outcome: Outcome) -> None:

@@ -57,7 +57,8 @@ def restart_daemon(shell: Shell, host: str, service: str, names: Sequence[str], 
 
 def revive_daemon(shell: Shell, host: str, service: str, names: Sequence[str], answers: Sequence[str]) -> bool:
     """Start a management daemon that has died; whether there was one to start. Arguments as for `restart_daemon`."""
-    if not service or _daemons(shell, names):
+    # one that is started when it is asked, and ends when it is idle, is not dead
+    if not service or shell.run(answers, check=False).status == 0 or _daemons(shell, names):
         return False
     _start_daemon(shell, host, service, answers)
     return True

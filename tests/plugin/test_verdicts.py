@@ -122,16 +122,18 @@ SimulatedObservers.health = lambda self: ["the switch is gone"]
     assert "nobody answers" in finished.message
 
 
-def test_a_daemon_that_dies_under_a_test_fails_that_test_and_no_other(run: Callable[..., Run]) -> None:
+@pytest.mark.parametrize("error", ['HostUnreachable("end of file while reading")', 'AssertionError("not migrated")'])
+def test_a_daemon_that_dies_under_a_test_fails_that_test_and_no_other(run: Callable[..., Run], error: str) -> None:
     done = run(
-        """
+        f"""
 @requirement("boot.correct-image")
 def test_it():
-    raise HostUnreachable("end of file while reading")
+    raise {error}
 
 @requirement("boot.cpu-count")
 def test_next(machine):
-    machine.guest.boot()
+    from labs.simulated.observers import SimulatedObservers
+    assert SimulatedObservers.health(None) == []
 """,
         conftest="""
 from labs.simulated.observers import SimulatedObservers
@@ -143,7 +145,7 @@ SimulatedObservers.revive = lambda self: [f"the daemon of {DEAD.pop()} was start
 
     found = {name.partition("[")[0]: event for name, event in done.finished().items()}
     assert {name: str(event.verdict) for name, event in found.items()} == {"test_it": "fail", "test_next": "pass"}
-    assert found["test_it"].message.startswith("the daemon of host a was started again (HostUnreachable: end of file")
+    assert found["test_it"].message.startswith(f"the daemon of host a was started again ({error.partition('(')[0]}: ")
 
 
 def test_lab_file_of_a_sick_lab_is_one_message(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
