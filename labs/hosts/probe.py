@@ -18,18 +18,15 @@ from labs.hosts import faults
 
 _WINDOW = 65536
 
+# one process for all: a host keeps a log of every VM that it ever had
 _LOG_SIZES = """
-for f in $1; do
-    [ ! -f "$f" ] || stat -c '%s %n' "$f"
-done
+stat -c '%s %n' -- $1 2>/dev/null || :
 """
-# the mark as arguments: size path size path ...
+# first byte and path of each
 _LOG_TAIL = """
 while [ $# -gt 1 ]; do
-    size=$1; f=$2; shift 2
-    now=$(stat -c %s "$f" 2>/dev/null) || continue
-    [ "$now" -lt "$size" ] && size=0
-    [ "$now" -eq "$size" ] || { echo "== $f"; tail -c "+$((size + 1))" "$f" | tail -c 65536; }
+    echo "== $2"; tail -c "+$1" "$2" | tail -c 65536
+    shift 2
 done
 """
 _HEALTH = """
@@ -110,15 +107,20 @@ class ShellHostProbe(ABC):
         return self.shell.run(["tail", "-c", str(_WINDOW), path]).stdout
 
     def log_mark(self) -> str:
-        lines = self.shell.script(_LOG_SIZES, " ".join(self.logs)).text.splitlines()
-        return json.dumps({path: int(size) for size, path in (line.split(" ", 1) for line in lines)})
+        return json.dumps(self._log_sizes())
 
     def log_since(self, mark: str) -> str:
-        sizes = json.loads(mark)
-        for path in json.loads(self.log_mark()):
-            sizes.setdefault(path, 0)  # the log of a VM that came after the mark
-        words = [word for path, size in sizes.items() for word in (str(size), path)]
+        before: dict[str, int] = json.loads(mark)  # it has nothing of a VM that came after it
+        words = []
+        for path, size in self._log_sizes().items():
+            known = before.get(path, 0)
+            if size != known:
+                words += [str(1 if size < known else known + 1), path]
         return self.shell.script(_LOG_TAIL, *words, check=False).text[-_WINDOW:]
+
+    def _log_sizes(self) -> dict[str, int]:
+        lines = self.shell.script(_LOG_SIZES, " ".join(self.logs)).text.splitlines()
+        return {path: int(size) for size, path in (line.split(" ", 1) for line in lines)}
 
     def health(self) -> list[str]:
         """What is wrong with the host itself, a sentence each."""
