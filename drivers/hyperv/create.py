@@ -240,20 +240,20 @@ class Create(Base):
             self._ask(host, Command("Get-VM", vm), *commands)
 
         # first its mark: from here on `reclaim` and `list` know whose it is
-        pipe(
-            Command(
-                "Set-VM",
-                {
-                    "Notes": naming.notes(self._target.slug, spec.name),
-                    "ProcessorCount": spec.vcpus,
-                    "StaticMemory": True,
-                    "CheckpointType": "Production",
-                    "AutomaticCheckpointsEnabled": False,
-                    "AutomaticStartAction": "Nothing",
-                    "AutomaticStopAction": "TurnOff",
-                },
-            )
-        )
+        settings: dict[str, JsonValue] = {
+            "Notes": naming.notes(self._target.slug, spec.name),
+            "ProcessorCount": spec.vcpus,
+            "StaticMemory": True,
+            "CheckpointType": "Production",
+            "AutomaticStartAction": "Nothing",
+            "AutomaticStopAction": "TurnOff",
+        }
+        try:
+            pipe(Command("Set-VM", {**settings, "AutomaticCheckpointsEnabled": False}))
+        except Unsupported:
+            # Windows Server 2016 has neither the checkpoints nor the parameter, whatever its page says:
+            # https://github.com/hashicorp/vagrant/issues/10251
+            pipe(Command("Set-VM", settings))
         # New-VM adds a NIC that nobody asked for
         pipe(Command("Get-VMNetworkAdapter"), Command("Remove-VMNetworkAdapter"))
         if plan.generation == 2:

@@ -12,7 +12,7 @@ from drivers.hyperv.transport.base import JsonValue, Script
 
 NEEDED: Mapping[str, Sequence[str]] = {
     "New-VM": ("Name", "Path", "Generation", "MemoryStartupBytes", "NoVHD"),
-    "Set-VM": ("Notes", "ProcessorCount", "StaticMemory", "CheckpointType", "AutomaticCheckpointsEnabled"),
+    "Set-VM": ("Notes", "ProcessorCount", "StaticMemory", "CheckpointType"),
     "Checkpoint-VM": ("SnapshotName", "AsJob", "Passthru"),
     "Restore-VMSnapshot": ("AsJob",),
     "Remove-VMSnapshot": ("AsJob",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -26,6 +27,7 @@ from conformance.observers.frames import udp
 from conformance.waiting import until
 from drivers.defects import REGISTRY, apply
 from drivers.hyperv import naming
+from labs.hyperv_double.model import cmdlets
 from tests.hyperv.conftest import Bench
 
 MIGRATIONS = {
@@ -68,6 +70,19 @@ def test_nics_of_generation_1_are_plugged_while_it_is_off(hv: Bench) -> None:
 
 
 # checkpoints
+
+
+def test_a_host_that_does_not_know_automatic_checkpoints_makes_vms(hv: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = cmdlets.REGISTRY["set-vm"]
+    without = known.parameters - {"automaticcheckpointsenabled"}
+    monkeypatch.setitem(cmdlets.REGISTRY, "set-vm", dataclasses.replace(known, parameters=without))
+
+    _, spec, guest = hv.boot()
+
+    assert guest.boot().boots == 1
+    (record,) = hv.running.site.vms["a"].values()
+    assert spec.name in record.notes
+    assert record.checkpoint_type == "Production"
 
 
 def test_a_fallback_to_standard_is_an_error_where_quiescing_was_asked_for(hv: Bench) -> None:
