@@ -6,23 +6,18 @@ to ``sh -c`` by the caller. Output is bytes, because guests and hosts may print 
 
 from __future__ import annotations
 
-import io
 import os
 import shlex
 import signal
-import socket
 import subprocess
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, Protocol, cast
+from typing import IO, Protocol, cast
 
-from conformance.errors import HostDown, LabError, LabFileError, ProbeFailed
+from conformance.errors import HostDown, LabFileError, ProbeFailed
 from conformance.lab import inventory
-from conformance.waiting import Deadline
 
 _SHOWN = 400
 
@@ -91,6 +86,9 @@ class Shell(ABC):
 def open_shell(spec: inventory.Shell) -> Shell:
     """The shell that a lab file describes; nothing is contacted yet."""
     if isinstance(spec, inventory.SshShell):
+        # here, for a local shell needs none of it
+        from conformance.observers.ssh import SshShell
+
         return SshShell(spec)
     if isinstance(spec, inventory.NamespaceShell):
         return NamespaceShell(spec.pid)
@@ -112,7 +110,7 @@ class LocalShell(Shell):
                 out, err = process.communicate(input, timeout=timeout_s)
             except subprocess.TimeoutExpired:
                 _end_group(process)
-                raise _late(argv, timeout_s, self._where) from None
+                raise late(argv, timeout_s, self._where) from None
             except BaseException:
                 _end_group(process)
                 raise
@@ -127,7 +125,7 @@ class LocalShell(Shell):
 
     def _judge(self, done: Completed, check: bool) -> Completed:
         if check and done.status != 0:
-            raise _failed(done, self._where)
+            raise failed(done, self._where)
         return done
 
     def _start(self, argv: Sequence[str], *, stdin: int, quiet: bool) -> subprocess.Popen[bytes]:
@@ -166,171 +164,6 @@ class NamespaceShell(LocalShell):
         return super()._judge(done, check)
 
 
-class SshShell(Shell):
-    """Commands over SSH, by Tempest's client. One connection, opened at first use and again after it broke.
-
-    Args:
-        spec: Where, as whom and with which key.
-        through: A shell to the same machine whose connection is used; it outlives this one.
-    """
-
-    def __init__(self, spec: inventory.SshShell, through: SshShell | None = None) -> None:
-        self.spec = spec
-        self._prefix = ("ip", "netns", "exec", spec.netns) if spec.netns else ()
-        self._through = through
-        self._client: Any = None
-        self._lock = threading.Lock()
-
-    @property
-    def _where(self) -> str:
-        inside = f" (namespace {self.spec.netns})" if self.spec.netns else ""
-        return f"{self.spec.user}@{self.spec.address} port {self.spec.port}{inside}"
-
-    def run(
-        self, argv: Sequence[str], input: bytes | None = None, timeout_s: float = 30.0, check: bool = True
-    ) -> Completed:
-        # sshd leaves a command behind whose channel was closed, so that the host must end it itself
-        channel = self._session(["timeout", "-s", "KILL", f"{timeout_s + 5:g}", *argv])
-        deadline = Deadline.after(timeout_s)
-        channel.settimeout(timeout_s)
-        taken: dict[str, bytes] = {}
-
-        def take(name: str, stream: Any) -> None:
-            with suppress(OSError):
-                taken[name] = stream.read()
-
-        # both streams at once: a full window of either would stop the command
-        readers = [
-            threading.Thread(target=take, args=(name, stream), daemon=True)
-            for name, stream in (("out", channel.makefile("rb")), ("err", channel.makefile_stderr("rb")))
-        ]
-        try:
-            for reader in readers:
-                reader.start()
-            with suppress(OSError):  # a command may end without reading its input
-                if input:
-                    channel.sendall(input)
-                channel.shutdown_write()
-            for reader in readers:
-                reader.join(deadline.left)
-            late = any(reader.is_alive() for reader in readers) or len(taken) < len(readers)
-            ended = not late and channel.status_event.wait(deadline.left)
-            status = channel.exit_status
-        finally:
-            channel.close()
-        if late and deadline.left == 0:
-            raise _late(argv, timeout_s, self._where)
-        if not ended:
-            raise HostDown(f"the connection to {self._where} broke")
-        done = Completed(tuple(argv), status, taken["out"], taken["err"])
-        if check and status != 0:
-            raise _failed(done, self._where)
-        return done
-
-    def popen(self, argv: Sequence[str]) -> Process:
-        return _SshProcess(self._session(argv))
-
-    def close(self) -> None:
-        with self._lock:
-            if self._client is not None:
-                self._client.close()
-                self._client = None
-
-    def _session(self, argv: Sequence[str]) -> Any:
-        line = shlex.join([*self._prefix, *argv])
-        transport = (self._through or self)._transport()
-        try:
-            channel = transport.open_session(timeout=15)
-            channel.exec_command(line)
-        except Exception as error:
-            raise HostDown(f"{self._where} did not take a command: {error}", hint="is the host up?") from error
-        return channel
-
-    def _transport(self) -> Any:
-        with self._lock:
-            transport = None if self._client is None else self._client.get_transport()
-            if transport is None or not transport.is_active():
-                self._client = self._connect()
-                transport = self._client.get_transport()
-            return transport
-
-    def _connect(self) -> Any:
-        # imported here: it costs 0.5 s, and most labs have no SSH
-        from tempest.lib import exceptions
-        from tempest.lib.common import ssh
-
-        spec = self.spec
-        password = None
-        if spec.password_env is not None:
-            password = os.environ.get(spec.password_env)
-            if password is None:
-                raise HostDown(
-                    f"no password for {self._where}", hint=f"put it into the environment variable {spec.password_env}"
-                )
-        if spec.key_file is not None and not spec.key_file.is_file():
-            raise HostDown(f"no SSH key {spec.key_file} for {self._where}", hint="correct key_file in the lab file")
-        client = ssh.Client(
-            spec.address,
-            spec.user,
-            password=password,
-            key_filename=None if spec.key_file is None else str(spec.key_file),
-            look_for_keys=spec.key_file is None and password is None,
-            timeout=10,
-            channel_timeout=10,
-            port=spec.port,
-        )
-        hint = f"ssh -p {spec.port} {spec.user}@{spec.address} true"
-        try:
-            # Tempest takes any host key, so it is looked at before a password is sent; a key gives nothing away
-            if password is not None:
-                self._check(self._shown_key())
-            # Tempest's exec_command takes no input and no bytes; its connection is used, its retries are kept
-            connection = client._get_ssh_connection(sleep=0.3, backoff=0.3)
-            try:
-                self._check(connection.get_transport().get_remote_server_key())
-            except LabError:
-                connection.close()
-                raise
-        except LabError:
-            raise
-        except exceptions.SSHTimeout:
-            raise HostDown(f"{self._where} answers, and refuses the key or password", hint=hint) from None
-        except Exception as error:
-            why = str(error) or type(error).__name__
-            raise HostDown(f"{self._where} cannot be reached: {why}", hint=hint) from error
-        return connection
-
-    def _shown_key(self) -> Any:
-        """The host's key as it shows it."""
-        import paramiko
-
-        with socket.create_connection((self.spec.address, self.spec.port), timeout=10) as connection:
-            transport = paramiko.Transport(connection)
-            try:
-                transport.start_client(timeout=10)
-                return transport.get_remote_server_key()
-            finally:
-                transport.close()
-
-    def _check(self, key: Any) -> None:
-        """Raise `HostDown` for a host's key that is not the right one."""
-        import paramiko
-
-        spec = self.spec
-        if spec.host_key is not None:
-            known = spec.host_key.split()[:2] == [key.get_name(), key.get_base64()]
-        else:
-            name = spec.address if spec.port == 22 else f"[{spec.address}]:{spec.port}"
-            path = Path.home() / ".ssh" / "known_hosts"
-            known = path.is_file() and paramiko.HostKeys(str(path)).check(name, key)
-        if not known:
-            source = "the lab file" if spec.host_key is not None else "~/.ssh/known_hosts"
-            raise HostDown(
-                f"{self._where} shows a {key.get_name()} host key that is not the one in {source}",
-                hint=f"compare with `ssh-keyscan -t {key.get_name()} -p {spec.port} {spec.address}`, then set host_key",
-            )
-
-
 class _LocalProcess:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -347,35 +180,6 @@ class _LocalProcess:
         self.stdout.close()
 
 
-class _Received(io.RawIOBase):
-    """What a channel brings, as it comes: paramiko's own file waits until a read is full."""
-
-    def __init__(self, channel: Any) -> None:
-        self._channel = channel
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data: bytes = self._channel.recv(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-class _SshProcess:
-    def __init__(self, channel: Any) -> None:
-        self._channel = channel
-        self.stdin: IO[bytes] = channel.makefile_stdin("wb", 0)
-        self.stdout = cast(IO[bytes], _Received(channel))
-
-    def poll(self) -> int | None:
-        return self._channel.recv_exit_status() if self._channel.exit_status_ready() else None
-
-    def close(self) -> None:
-        # sshd hangs up on the command when its channel closes; a command must end at the end of its input
-        self._channel.close()
-
-
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -390,10 +194,12 @@ def _zombie(pid: int) -> bool:
         return True
 
 
-def _late(argv: Sequence[str], timeout_s: float, where: str) -> ProbeFailed:
+def late(argv: Sequence[str], timeout_s: float, where: str) -> ProbeFailed:
+    """A command that did not end in time."""
     return ProbeFailed(f"{shlex.join(argv)[:_SHOWN]} did not end within {timeout_s:g} s on {where}")
 
 
-def _failed(done: Completed, where: str) -> ProbeFailed:
+def failed(done: Completed, where: str) -> ProbeFailed:
+    """A command that ended with an error."""
     said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")[-_SHOWN:]
     return ProbeFailed(f"{shlex.join(done.argv)[:_SHOWN]} ended with status {done.status} on {where}: {said}")

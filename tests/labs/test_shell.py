@@ -6,7 +6,9 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import pytest
 
 from conformance.errors import HostDown, ProbeFailed
 from conformance.lab import inventory
-from conformance.observers.shell import LocalShell, NamespaceShell, Shell, SshShell, open_shell
+from conformance.observers.shell import LocalShell, NamespaceShell, Shell, open_shell
+from conformance.observers.ssh import SshShell
 from conformance.waiting import until
 
 SSHD = Path("/usr/sbin/sshd")
@@ -91,6 +94,54 @@ def test_late_command_is_given_up(shell: Shell) -> None:
         shell.run(["sleep", "60"], timeout_s=0.3)
 
 
+def test_scripts_have_nothing_of_each_other(shell: Shell) -> None:
+    assert shell.script("kept=1; cd /; umask 0; exit 4", check=False).status == 4
+    assert shell.script('echo "${kept-none} $# $1"', "a b").text == "none 1 a b\n"
+    assert shell.script("cat").text == "", "there is nothing to read"
+
+
+def test_a_script_that_cannot_be_parsed_is_its_own_failure(shell: Shell) -> None:
+    done = shell.script("if then", check=False)
+    assert done.status == 2
+    assert b"yntax error" in done.stderr
+    assert shell.script("echo on").text == "on\n"
+
+
+def test_scripts_may_write_bytes_of_any_kind_to_both_outputs(shell: Shell) -> None:
+    much = "i=0; while [ $i -lt 3000 ]; do printf '\\000\\377%0100d\n' $i; printf 'e%0100d\n' $i >&2; i=$((i+1)); done"
+    done = shell.script(f"{much}; printf end")
+    assert done.stdout == b"".join(b"\0\xff%0100d\n" % i for i in range(3000)) + b"end"
+    assert done.stderr == b"".join(b"e%0100d\n" % i for i in range(3000))
+
+
+def test_scripts_of_many_threads_run_side_by_side(shell: Shell) -> None:
+    gate = "until [ -e $1/go ]; do sleep 0.02; done; echo $2"
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(5) as pool:
+        waiting = [pool.submit(shell.script, gate, folder, str(number)) for number in range(4)]
+        pool.submit(shell.script, "touch $1/go", folder)
+        assert [each.result().text for each in waiting] == [f"{number}\n" for number in range(4)]
+
+
+@pytest.mark.lab
+def test_over_ssh_one_interpreter_runs_script_after_script(sshd: inventory.SshShell) -> None:
+    with closing(SshShell(sshd)) as shell:
+        first = shell.script("echo $$").text
+        assert shell.script("echo $$").text == first
+        with pytest.raises(HostDown, match="broke"):
+            shell.script("kill -KILL $$")
+        assert shell.script("echo $$").text != first, "another one takes its place"
+
+
+@pytest.mark.lab
+def test_a_late_script_is_ended_on_the_host(sshd: inventory.SshShell) -> None:
+    token = f"28{os.getpid()}"
+    with closing(SshShell(sshd)) as shell:
+        with pytest.raises(ProbeFailed, match=r"did not end within 0\.5 s"):
+            shell.script(f"sleep {token}; echo late", timeout_s=0.5)
+        until("it to be gone", lambda: not _running(token), seconds=5)
+        assert shell.script("echo on").text == "on\n"
+
+
 def test_process_talks_both_ways_and_ends(shell: Shell) -> None:
     process = shell.popen(["sh", "-c", "echo $$; cat; exit 0"])
     first = process.stdout.read(64)
@@ -110,8 +161,12 @@ def test_late_command_leaves_no_process() -> None:
     with pytest.raises(ProbeFailed):
         LocalShell().script(f"sleep {token} & wait", timeout_s=0.3)
 
-    alive = [path for path in Path("/proc").glob("[0-9]*/cmdline") if token.encode() in _read(path).split(b"\0")]
-    assert alive == []
+    assert _running(token) == []
+
+
+def _running(word: str) -> list[Path]:
+    """Processes with a word in their command lines."""
+    return [path for path in Path("/proc").glob("[0-9]*/cmdline") if word.encode() in _read(path).split(b"\0")]
 
 
 def _read(path: Path) -> bytes:

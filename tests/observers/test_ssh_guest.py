@@ -17,7 +17,8 @@ from conformance.errors import GuestSilent, HostDown, ProbeFailed
 from conformance.lab import inventory
 from conformance.observers.guest import Guest
 from conformance.observers.peer.client import Peer
-from conformance.observers.shell import Completed, LocalShell, Process, Shell, SshShell
+from conformance.observers.shell import Completed, LocalShell, Process, Shell
+from conformance.observers.ssh import SshShell
 from conformance.observers.ssh_guest import SshChannel
 from conformance.waiting import until
 
