@@ -72,6 +72,15 @@ def _migrate(options: MigrateOptions) -> Ask:
     return ask
 
 
+def _migrate_paused(driver: Driver, _: Machines, machine: Machine) -> object:
+    pausing = driver.facet(Pause)
+    pausing.pause(machine.id).wait()
+    try:
+        return driver.facet(Migrate).migrate(machine.id, machine.other_host()).wait()
+    finally:
+        pausing.resume(machine.id).wait()
+
+
 ASK: Mapping[Capability, Ask] = {
     Capability.FIRMWARE_UEFI: _uefi,
     Capability.PAUSE: lambda driver, _, machine: driver.facet(Pause).pause(machine.id),
@@ -103,6 +112,7 @@ ASK: Mapping[Capability, Ask] = {
     ),
     Capability.MIGRATE_LIVE: _migrate(MigrateOptions()),
     Capability.MIGRATE_LIVE_STORAGE: _migrate(MigrateOptions(copy_storage=True)),
+    Capability.MIGRATE_PAUSED: _migrate_paused,
     Capability.MIGRATE_COLD: _migrate(MigrateOptions(live=False)),
     Capability.MIGRATE_POSTCOPY: _migrate(MigrateOptions(postcopy=True)),
     Capability.MIGRATE_IPV6: _migrate(MigrateOptions(uri_family=6)),

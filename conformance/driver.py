@@ -418,6 +418,7 @@ FACETS: Mapping[Capability, type[Any]] = {
     Capability.RESIZE_DISK_ONLINE: ResizeDisk,
     Capability.MIGRATE_LIVE: Migrate,
     Capability.MIGRATE_LIVE_STORAGE: Migrate,
+    Capability.MIGRATE_PAUSED: Migrate,
     Capability.MIGRATE_COLD: Migrate,
     Capability.MIGRATE_POSTCOPY: Migrate,
     Capability.MIGRATE_ABORT: Migrate,

@@ -76,6 +76,7 @@ class Capability(StrEnum):
     CD_CHANGE = "cd.change"
     MIGRATE_LIVE = "migrate.live"
     MIGRATE_LIVE_STORAGE = "migrate.live-storage"
+    MIGRATE_PAUSED = "migrate.paused"
     MIGRATE_COLD = "migrate.cold"
     MIGRATE_POSTCOPY = "migrate.postcopy"
     MIGRATE_ABORT = "migrate.abort"

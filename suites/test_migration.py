@@ -315,7 +315,7 @@ def test_mig_config_persists(driver: Driver, migration: Migrate, machines: Machi
 
 
 @requirement("mig.paused-stays-paused")
-@needs(Capability.PAUSE)
+@needs(Capability.PAUSE, Capability.MIGRATE_PAUSED)
 def test_mig_paused_stays_paused(driver: Driver, migration: Migrate, machine: Machine) -> None:
     before = machine.guest.boot()
     target = machine.other_host()

@@ -43,6 +43,7 @@ OFFERED: Mapping[Capability, tuple[str, str]] = {
 MIGRATIONS: Mapping[Capability, tuple[str, str]] = {
     Capability.MIGRATE_LIVE: ("host", "shared storage: SMB, or the hosts' cluster volumes"),
     Capability.MIGRATE_LIVE_STORAGE: ("host", "shared nothing"),
+    Capability.MIGRATE_PAUSED: ("host", ""),
     Capability.MIGRATE_COLD: ("host", ""),
     Capability.MIGRATE_ABORT: ("host", ""),
 }

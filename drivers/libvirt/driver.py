@@ -25,6 +25,14 @@ from drivers.libvirt.snapshots import SnapshotTree
 
 CONSOLE_BYTES = 1 << 20
 
+NEED_SHARED = (
+    Capability.MIGRATE_LIVE,
+    Capability.MIGRATE_PAUSED,
+    Capability.MIGRATE_COLD,
+    Capability.MIGRATE_POSTCOPY,
+)
+"""Capabilities that a lab without shared storage does not have."""
+
 
 class LibvirtDriver(SnapshotTree, CloneVm, Sizes, Migration, Devices):
     """QEMU/KVM hosts through libvirt, one connection a host."""
@@ -91,7 +99,7 @@ class LibvirtDriver(SnapshotTree, CloneVm, Sizes, Migration, Devices):
         if not all(host.address6 for host in hosts):
             offered.pop(Capability.MIGRATE_IPV6, None)
         if not any(item.shared for item in self._lab.storages):
-            for key in (Capability.MIGRATE_LIVE, Capability.MIGRATE_COLD, Capability.MIGRATE_POSTCOPY):
+            for key in NEED_SHARED:
                 offered.pop(key, None)
         if all(network.ipv6 is not None for network in self._lab.networks):
             offered[Capability.NETWORK_IPV6] = ("host", "router advertisements come from the network's peer")

@@ -46,6 +46,7 @@ KVM = Flavour(
         Capability.VOLUME_HOTPLUG: ("driver", ""),
         Capability.MIGRATE_LIVE: ("host", SHARED),
         Capability.MIGRATE_LIVE_STORAGE: ("state", "the VM has no snapshots"),
+        Capability.MIGRATE_PAUSED: ("host", SHARED),
         Capability.MIGRATE_COLD: ("host", SHARED),
         Capability.MIGRATE_POSTCOPY: ("host", SHARED),
         Capability.MIGRATE_ABORT: ("state", "until a post-copy migration has switched over"),

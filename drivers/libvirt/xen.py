@@ -205,9 +205,15 @@ class XenDriver(LibvirtDriver):
         for capability, wanted in asked.items():
             if wanted:
                 raise Unsupported(capability=capability, operation="migrate", vm=vm, host=here.host)
-        if options.live:
-            # the guest's kernel takes part in a migration; libxl waits for one that is paused, and gives up
-            self._require(here, (PowerState.RUNNING,), "migrate")
+        states = (PowerState.RUNNING, PowerState.PAUSED)
+        if options.live and self._require(here, states, "migrate") is PowerState.PAUSED:
+            raise Unsupported(
+                "the guest's kernel takes part in a migration; libxl waits for one that is paused, and gives up",
+                capability=Capability.MIGRATE_PAUSED,
+                operation="migrate",
+                vm=vm,
+                host=here.host,
+            )
         return super().migrate(vm, host, options)
 
     def _plan(self, here: Located, host: str, options: MigrateOptions) -> Move:

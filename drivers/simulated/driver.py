@@ -24,6 +24,7 @@ DECLARED = (
     Capability.VOLUME_HOTPLUG,
     Capability.MIGRATE_LIVE,
     Capability.MIGRATE_LIVE_STORAGE,
+    Capability.MIGRATE_PAUSED,
     Capability.MIGRATE_COLD,
     Capability.MIGRATE_ABORT,
     Capability.MIGRATE_IPV6,

@@ -69,4 +69,5 @@ class XenHostProbe(ShellHostProbe):
         return faults.canary(self.shell, name, self._places[0], kernel, lambda uuid: self.find(uuid) is not None)
 
     def _has(self, number: int) -> bool:
-        return any(domain.id == number for domain in self.look().running)
+        # one whose memory a migration has mapped stays on the list, dying, until the migration lets go of it
+        return any(domain.id == number and "d" not in domain.state for domain in self.look().running)

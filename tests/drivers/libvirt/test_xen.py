@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from conformance.driver import FACETS
-from conformance.errors import InvalidRequest, InvalidState, LabFileError, Unsupported
+from conformance.errors import InvalidRequest, LabFileError, Unsupported
 from conformance.lab.inventory import LabInventory, Target
-from conformance.model import MIB, Capability, DiskSpec, Firmware, MigrateOptions, NicSpec, PowerState, VmSpec
+from conformance.model import MIB, Capability, DiskSpec, Firmware, MigrateOptions, NicSpec, VmSpec
 from drivers.libvirt import LibvirtDriver, options, xml
 from drivers.libvirt.connection import Hosts
 from drivers.libvirt.kvm import KVM
@@ -272,10 +272,11 @@ def test_a_guest_type_that_the_host_cannot_run_is_refused_before_anything_is_mad
 
 def test_a_paused_vm_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
+    assert Capability.MIGRATE_PAUSED not in made.capabilities()
     monkeypatch.setattr(Dom, "state", lambda *_: (3, 1))  # VIR_DOMAIN_PAUSED, by the user
-    with pytest.raises(InvalidState) as refusal:
+    with pytest.raises(Unsupported) as refusal:
         made.migrate("vm", "b")
-    assert refusal.value.current == PowerState.PAUSED
+    assert refusal.value.capability == Capability.MIGRATE_PAUSED
 
 
 def test_a_host_with_an_older_xen_is_no_target(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ from tests.hyperv.conftest import Bench
 MIGRATIONS = {
     Capability.MIGRATE_LIVE,
     Capability.MIGRATE_LIVE_STORAGE,
+    Capability.MIGRATE_PAUSED,
     Capability.MIGRATE_COLD,
     Capability.MIGRATE_ABORT,
 }

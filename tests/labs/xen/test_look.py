@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from conformance.errors import ProbeFailed
+from conformance.errors import FaultNotFired, ProbeFailed
 from conformance.observers.host import Kind, residue
 from conformance.observers.shell import Completed, Process, Shell
+from labs.xen_hosts import faults
 from labs.xen_hosts.look import Look, look
+from labs.xen_hosts.probe import XenHostProbe
 
 UUID, OTHER = "28c74726-36d3-40a9-89ca-5441a53fb28c", "1937e68f-9ada-4c7d-8e79-5b6e5dffb375"
 HEAD = "Name                                        ID   Mem VCPUs\tState\tTime(s)   UUID                     Reason"
@@ -79,6 +83,30 @@ def test_of_two_domains_of_a_vm_the_living_one_counts() -> None:
 
     assert found is not None
     assert found.id == 2
+
+
+class Destroyed(Canned):
+    """A host on which a destroyed domain goes on in another state."""
+
+    def __init__(self, after: str) -> None:
+        self.state, self._after = "-b----", after
+        super().__init__()
+
+    def run(self, argv: Sequence[str], *_: object, **__: object) -> Completed:
+        if argv[0] == "xl":
+            self.state = self._after
+            return Completed(tuple(argv), 0, b"", b"")
+        self.sections = [("list", "\n".join([HEAD, DOM0, domain("g1", 1, self.state), ""])), ("end", "")]
+        return super().run(argv)
+
+
+def test_a_domain_that_is_dying_has_been_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing: Any = SimpleNamespace(storages=(), networks=(), name="a")
+    XenHostProbe(nothing, nothing, Destroyed("-----d")).stop_out_of_band(UUID)
+
+    monkeypatch.setattr(faults, "_SECONDS", 0.1)
+    with pytest.raises(FaultNotFired, match="lives on"):
+        XenHostProbe(nothing, nothing, Destroyed("---s--")).stop_out_of_band(UUID)
 
 
 def test_a_name_may_hold_anything() -> None:
