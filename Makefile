@@ -3,10 +3,12 @@ VENV ?= .venv
 OUT ?= results/kvm
 # each worker has a lab of its own and keeps about one core busy
 WORKERS ?= $(shell cores=$$(nproc); [ $$cores -lt 4 ] && echo $$cores || echo 4)
-# Xen hosts: no root, and a cell of two emulated hosts keeps two cores busy
+# Xen hosts: no root. Of a cell's two hosts mostly one works, so that each worker keeps about one core busy, and takes up
+# to 5 GB of memory
 XEN_OUT ?= results/xen
 XEN_TARGET ?= xen-pv
-XEN_WORKERS ?= 1
+XEN_WORKERS ?= $(shell awk -v n="$$(nproc)" '/^MemAvailable/ { room = int($$2 / 5000000) } \
+	END { if (n > 4) n = 4; if (n > room) n = room; print n < 1 ? 1 : n }' /proc/meminfo)
 BOTH_OUT ?= results/kvm-and-xen
 # the nested KVM lab makes namespaces and mounts, which needs root
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)

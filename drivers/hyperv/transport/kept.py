@@ -1,7 +1,7 @@
 """What both transports have in common: one script of ours that is kept running on the host and answers in turn.
 
-A request is a JSON text, and so is its answer (see `answer.ps1`); how the two travel is the transport's matter. A call
-pays neither for a process start nor for loading the Hyper-V module.
+A request is a JSON text, and so is its answer (see `answer.ps1`); how the two are wrapped is the transport's matter. A
+call pays neither for a process start nor for loading the Hyper-V module: it is one Send and mostly one Receive.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
-from drivers.hyperv.transport import failures, messages
+from conformance.errors import HypervisorFailure
+from drivers.hyperv.transport import envelopes, failures, messages
+from drivers.hyperv.transport.envelopes import Action, Envelope, Received
 from drivers.hyperv.transport.failures import NotDelivered, ShellLost
 from drivers.hyperv.transport.messages import Answer, Bound
 
@@ -25,12 +27,19 @@ OUTPUT_BYTES = 64 << 20
 """Of output a pipeline; a list of a thousand VMs with all properties is a tenth of it."""
 
 
+def bounded(size: int) -> None:
+    """Raise `HypervisorFailure` when an answer has grown too large."""
+    if size > OUTPUT_BYTES:
+        raise HypervisorFailure(f"the pipeline wrote more than {OUTPUT_BYTES >> 20} MiB")
+
+
 class KeptScript(ABC):
     """A channel (see `sessions.Channel`) whose script stays open between calls."""
 
     def __init__(self) -> None:
         self._ids = itertools.count(1)
         self._defined: set[str] = set()
+        self._envelopes: dict[tuple[Action, int], Envelope] = {}
         self._used = time.monotonic()
 
     def run(self, pipeline: Sequence[Bound], until: float) -> Answer:
@@ -57,7 +66,7 @@ class KeptScript(ABC):
         texts = [*(messages.definition(name) for name in dict.fromkeys(missing)), messages.request(id, pipeline)]
         for number, part in enumerate(self._parts(texts)):
             try:
-                self._send(part)
+                self._send(part, until)
             except Exception as error:
                 if number > 0 and failures.connection_gone(error):  # what has begun to arrive cannot be begun again
                     raise ShellLost("the connection was lost in the middle of a request") from None
@@ -82,6 +91,30 @@ class KeptScript(ABC):
         self._limit_exchange(left)
         return left
 
+    def _send(self, part: bytes, until: float) -> None:
+        """Send the script one part of its input."""
+        envelope = self._written("Send", self._time_limits(until))
+        id, message = envelope.filled(part)
+        envelopes.related(self._post(message), id)
+
+    def _receive(self, until: float) -> Received:
+        """What the script has written meanwhile; nothing when it writes nothing for as long as the host may wait."""
+        envelope = self._written("Receive", self._time_limits(until))
+        id, message = envelope.filled()
+        try:
+            answer = self._post(message)
+        except Exception as error:
+            if failures.fault_code(error) == failures.OPERATION_TIMEOUT:
+                return Received()
+            raise
+        return envelopes.received(answer, id)
+
+    def _written(self, action: Action, seconds: int) -> Envelope:
+        key = (action, seconds)
+        if key not in self._envelopes:
+            self._envelopes[key] = self._write(action)
+        return self._envelopes[key]
+
     @property
     @abstractmethod
     def _running(self) -> bool:
@@ -96,8 +129,12 @@ class KeptScript(ABC):
         """JSON texts, each with a line's end, as they are sent: so cut that each part fits an exchange."""
 
     @abstractmethod
-    def _send(self, part: bytes) -> None:
-        """Send the script one part."""
+    def _write(self, action: Action) -> Envelope:
+        """The library's message to the script that runs, with the limits that are set."""
+
+    @abstractmethod
+    def _post(self, message: bytes) -> bytes:
+        """Exchange a message for its answer; raises what the library makes of a fault."""
 
     @abstractmethod
     def _answer(self, until: float) -> bytes:
@@ -114,3 +151,4 @@ class KeptScript(ABC):
     def _forget(self) -> None:
         """The script is gone."""
         self._defined.clear()
+        self._envelopes.clear()

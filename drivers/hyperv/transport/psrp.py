@@ -14,6 +14,7 @@ import types
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import pypsrp.complex_objects
 import pypsrp.exceptions
@@ -26,14 +27,17 @@ import requests
 from conformance.errors import HostUnreachable, HypervisorFailure
 from drivers.hyperv import scripts
 from drivers.hyperv.transport import failures, messages
+from drivers.hyperv.transport.envelopes import BODY, ID, SHELL, Action, Envelope
 from drivers.hyperv.transport.failures import ShellLost
-from drivers.hyperv.transport.kept import POLL_SECONDS, KeptScript
+from drivers.hyperv.transport.kept import POLL_SECONDS, KeptScript, bounded
 from drivers.hyperv.transport.sessions import CLEANUP_SECONDS, delete_all
 from drivers.hyperv.transport.settings import Secret, WinrmSettings
 from drivers.hyperv.transport.wire import Stop, check_xml, guard
 
 POOL = "http://schemas.microsoft.com/powershell/" + pypsrp.powershell.DEFAULT_CONFIGURATION_NAME
 """The resource of which pools are instances."""
+
+OUTPUT = pypsrp.messages.MessageType.PIPELINE_OUTPUT
 
 
 class _Serializer(pypsrp.serializer.Serializer):
@@ -178,22 +182,46 @@ class PsrpChannel(KeptScript):
         fragments: list[bytes] = self._pool._fragmenter.fragment_multiple(inputs, self._pool.id, self._script.id)
         return fragments
 
-    def _send(self, part: bytes) -> None:
-        self._pool.shell.send("stdin", part, command_id=self._script._command_id)
+    def _write(self, action: Action) -> Envelope:
+        options = pypsrp.wsman.OptionSet() if action == "Receive" else None
+        if options is not None:
+            options.add_option("WSMAN_CMDSHELL_OPTION_KEEPALIVE", "True")
+        soap = pypsrp.wsman.NAMESPACES["s"]
+        shell = self._pool.shell
+        id, head = self._connection._create_header(f"{SHELL}/{action}", POOL, options, shell._selector_set)
+        envelope = ElementTree.Element(f"{{{soap}}}Envelope")
+        envelope.append(head)
+        ElementTree.SubElement(envelope, f"{{{soap}}}Body").text = BODY
+        written = ElementTree.tostring(envelope, encoding="unicode").replace(id, ID)
+        return Envelope(written, action, self._script._command_id, "stdout")
+
+    def _post(self, message: bytes) -> bytes:
+        try:
+            answer: bytes = self._connection.transport.send(message)
+        except pypsrp.exceptions.WinRMTransportError as error:
+            if not error.response_text:
+                raise
+            raise self._connection._parse_wsman_fault(error.response_text) from None
+        return answer
 
     def _answer(self, until: float) -> bytes:
         script = self._script
-        while not script.output:
+        texts: list[Any] = []
+        size = 0
+        while not texts:
             if script.state != pypsrp.complex_objects.PSInvocationState.RUNNING:
                 said = "; ".join(str(record) for record in script.streams.error) or "no error record"
                 raise ShellLost(f"the script in the runspace pool ended without an answer: {said[:500]}")
             if self._pool.state != pypsrp.complex_objects.RunspacePoolState.OPENED:
                 raise ShellLost("the runspace pool broke")
-            script.poll_invoke(timeout=self._time_limits(until))
-            if not script.output and time.monotonic() >= until:
+            seen = self._receive(until)
+            size += len(seen.out)
+            bounded(size)
+            answers = self._pool._parse_responses(seen.out, script)
+            texts += [item.data.data for kind, item in answers if kind == OUTPUT]
+            if not texts and time.monotonic() >= until:
                 raise HostUnreachable("no answer yet")
-        text, *more = script.output
-        script.output.clear()
+        text, *more = texts
         if more:
             raise HypervisorFailure("more than one answer to one request")
         if not isinstance(text, str):

@@ -22,8 +22,9 @@ from defusedxml import ElementTree as SafeXml
 from conformance.errors import HostUnreachable, HypervisorFailure
 from drivers.hyperv import scripts
 from drivers.hyperv.transport import clixml, failures, messages
+from drivers.hyperv.transport.envelopes import BODY, ID, SHELL, Action, Envelope
 from drivers.hyperv.transport.failures import ShellLost
-from drivers.hyperv.transport.kept import OUTPUT_BYTES, POLL_SECONDS, KeptScript
+from drivers.hyperv.transport.kept import POLL_SECONDS, KeptScript, bounded
 from drivers.hyperv.transport.sessions import CLEANUP_SECONDS, delete_all
 from drivers.hyperv.transport.settings import Auth, Secret, WinrmSettings
 from drivers.hyperv.transport.wire import Guarded, Stop, check_xml, guard
@@ -53,7 +54,7 @@ class _Protocol(winrm.protocol.Protocol):
             The id that it has.
         """
         envelope = self.build_wsman_header(
-            resource_uri="http://schemas.microsoft.com/wbem/wsman/1/windows/shell/cmd",
+            resource_uri=f"{SHELL}/cmd",
             action="http://schemas.xmlsoap.org/ws/2004/09/transfer/Create",
         )
         options = {"WINRS_NOPROFILE": "TRUE", "WINRS_CODEPAGE": str(UTF8)}
@@ -183,30 +184,30 @@ class WinrsChannel(KeptScript):
         for start in range(0, len(data), SEND_BYTES):
             yield data[start : start + SEND_BYTES]
 
-    def _send(self, part: bytes) -> None:
-        self._protocol.send_command_input(self._shell, self._command, part)
+    def _write(self, action: Action) -> Envelope:
+        envelope = self._protocol.build_wsman_header(f"{SHELL}/{action}", f"{SHELL}/cmd", self._shell, ID)
+        written = xmltodict.unparse({"env:Envelope": {**envelope, "env:Body": BODY}})
+        return Envelope(written, action, self._command, "stdout stderr")
+
+    def _post(self, message: bytes) -> bytes:
+        return self._protocol.send_message(message.decode())
 
     def _answer(self, until: float) -> bytes:
         complaints = b""
         while b"\n" not in self._output:
-            self._time_limits(until)
-            try:
-                out, err, code, done = self._protocol.get_command_output_raw(self._shell, self._command)
-            except winrm.exceptions.WinRMOperationTimeoutError:
-                if time.monotonic() >= until:
-                    raise HostUnreachable("no output yet") from None
-                continue
-            self._output += out
-            complaints += err
-            if len(self._output) + len(complaints) > OUTPUT_BYTES:
-                raise HypervisorFailure(f"the pipeline wrote more than {OUTPUT_BYTES >> 20} MiB")
-            if done and b"\n" not in self._output:
+            seen = self._receive(until)
+            self._output += seen.out
+            complaints += seen.err
+            bounded(len(self._output) + len(complaints))
+            if b"\n" in self._output:
+                break
+            if seen.done:
                 shown = clixml.messages(complaints) or self._output[:200].decode("ascii", "backslashreplace")
                 raise ShellLost(
-                    f"PowerShell ended with exit code {code} without an answer: {shown[:500] or 'no output'}"
+                    f"PowerShell ended with exit code {seen.code} without an answer: {shown[:500] or 'no output'}"
                 )
             if time.monotonic() >= until:
-                raise HostUnreachable("output, but no whole answer yet")
+                raise HostUnreachable("no whole answer yet")
         line, _, self._output = self._output.partition(b"\n")
         if self._output:
             raise HypervisorFailure("more than one answer to one request")

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from weakref import WeakSet
-from xml.etree.ElementTree import ParseError
+from xml.parsers import expat
 
 import requests
 import urllib3
-from defusedxml import DefusedXmlException
-from defusedxml import ElementTree as SafeXml
 from requests.adapters import HTTPAdapter
 
 from conformance.errors import AccessDenied, HypervisorFailure
@@ -130,20 +128,41 @@ class Guarded(HTTPAdapter):
             raise OSError("the call was given up")
 
 
+class _InOne(urllib3.connection.HTTPConnection):
+    """A connection that sends the head of a request together with its body: two packets wake the other side twice."""
+
+    _held: list[bytes] | None = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        held: list[bytes] = []
+        self._held = held
+        try:
+            super().request(*args, **kwargs)
+        finally:
+            self._held = None
+        super().send(b"".join(held))
+
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)
+        else:
+            self._held.append(data)
+
+
 def _pool_classes(adapter: Guarded) -> dict[str, type]:
     """urllib3's pools of connections that tell `adapter` of themselves."""
 
-    class Http(urllib3.connection.HTTPConnection):
+    class Told(_InOne):
         def connect(self) -> None:
             adapter.opening()
             super().connect()
             adapter.opened(self.sock)
 
-    class Https(urllib3.connection.HTTPSConnection):
-        def connect(self) -> None:
-            adapter.opening()
-            super().connect()
-            adapter.opened(self.sock)
+    class Http(Told, urllib3.connection.HTTPConnection):
+        pass
+
+    class Https(Told, urllib3.connection.HTTPSConnection):
+        pass
 
     class HttpPool(urllib3.HTTPConnectionPool):
         ConnectionCls = Http
@@ -186,18 +205,45 @@ def guard(session: requests.Session, auth: Auth, stop: Stop) -> Guarded:
     session.proxies = {}
     # a redirect would take the login elsewhere
     session.max_redirects = 0
+    session.prepare_request = _Prepared(session.prepare_request)  # type: ignore[method-assign]
     return adapter
+
+
+class _Prepared:
+    """Prepares the requests of a session, which all go to one URL: what requests works out for one holds for all."""
+
+    def __init__(self, prepare: Callable[[requests.Request], requests.PreparedRequest]) -> None:
+        self._prepare = prepare
+        self._model: requests.PreparedRequest | None = None
+
+    def __call__(self, request: requests.Request) -> requests.PreparedRequest:
+        if self._model is None:
+            self._model = self._prepare(requests.Request(request.method, request.url))
+        made = requests.PreparedRequest()
+        made.__dict__.update(self._model.__dict__)
+        made.headers = self._model.headers.copy()
+        made.headers.update(request.headers or {})
+        body: Any = request.data  # bytes, or nothing
+        made.body = body or None
+        made.headers["Content-Length"] = str(len(body or b""))
+        return made
 
 
 def check_xml(data: bytes | str, what: str = "the endpoint's answer") -> None:
     """Refuse what is no XML, or has a document type, before a parser that would expand it sees it.
 
+    Without a document type there are no entities but the five that XML knows.
+
     Raises:
         HypervisorFailure: It is so.
     """
+
+    def refuse(*_: object) -> None:
+        raise HypervisorFailure(f"{what} declares a document type or entities; refused")
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
     try:
-        SafeXml.fromstring(data, forbid_dtd=True)
-    except DefusedXmlException:
-        raise HypervisorFailure(f"{what} declares a document type or entities; refused") from None
-    except (ParseError, ValueError, LookupError) as error:
+        parser.Parse(data, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:
         raise HypervisorFailure(f"{what} is not XML ({error})") from None

@@ -13,7 +13,7 @@ from labs.hyperv_double.endpoint import knobs, soap
 from labs.hyperv_double.endpoint.knobs import Kind
 from labs.hyperv_double.endpoint.login import SOAP_TYPE, Login
 from labs.hyperv_double.endpoint.shells import Shell
-from labs.hyperv_double.endpoint.soap import Fault
+from labs.hyperv_double.endpoint.soap import Fault, Request
 
 if TYPE_CHECKING:
     from labs.hyperv_double.endpoint.server import Endpoint
@@ -104,10 +104,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _serve(self, data: bytes, encrypted: bool) -> None:
         endpoint = self.server.endpoint
-        kind = self._planted(data)
+        request = soap.parse(data)
+        kind = None if isinstance(request, Fault) else self._planted(request)
         if kind is not None and self._instead(kind):
             return None
-        status, body, verb = self._faulted(kind, data) or endpoint.answer(data, self.login)
+        status, body, verb = self._faulted(kind, request) or endpoint.answer(request, self.login)
         if endpoint.knobs.mutate is not None:
             body = endpoint.knobs.mutate(verb, body)
         content = SOAP_TYPE
@@ -117,11 +118,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self._slowly(kind, status, content, body)
         return self._reply(status, body, {"Content-Type": content})
 
-    def _planted(self, data: bytes) -> Kind | None:
-        try:
-            request = soap.parse(data)
-        except Fault:
-            return None
+    def _planted(self, request: Request) -> Kind | None:
         kind = self.server.endpoint.knobs.take(request.verb)
         if kind == "shell-lost":
             self.server.endpoint.lose(request.shell.upper())
@@ -148,9 +145,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return False
         return True
 
-    def _faulted(self, kind: Kind | None, data: bytes) -> tuple[int, bytes, str] | None:
+    def _faulted(self, kind: Kind | None, request: Request | Fault) -> tuple[int, bytes, str] | None:
         """Answers that are wrong, but take the way of a right one."""
-        bodies: Mapping[Kind | None, bytes] = {
+        if kind is None or isinstance(request, Fault):
+            return None
+        bodies: Mapping[Kind, bytes] = {
             "garbage": bytes(range(256)) * 4,
             "empty": b"",
             "html": b"<html><head><title>Proxy</title></head><body><p>Sorry<br></body></html>",
@@ -159,14 +158,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
         }
         if kind in bodies:
             return 200, bodies[kind], ""
-        faults: Mapping[Kind | None, Fault] = {
+        faults: Mapping[Kind, Fault] = {
             "operation-timeout": soap.timed_out(),
             "quota-shells": Fault(soap.MAX_SHELLS, "w:QuotaLimit", "The maximum number of concurrent shells."),
             "quota-operations": Fault(soap.MAX_OPERATIONS, "w:QuotaLimit", "The maximum number of operations."),
             "access-denied": Fault(5, "w:AccessDenied", "Access is denied."),
         }
         if kind in faults:
-            return 500, soap.fault(faults[kind], soap.parse(data).message_id), ""
+            return 500, soap.fault(faults[kind], request.message_id), ""
         return None
 
     def _slowly(self, kind: Kind, status: int, content: str, body: bytes) -> None:

@@ -167,20 +167,19 @@ class Endpoint:
 
     # requests
 
-    def answer(self, data: bytes, login: Login) -> tuple[int, bytes, str]:
-        """Status, SOAP answer and verb for a SOAP request."""
-        relates = verb = ""
+    def answer(self, request: Request | Fault, login: Login) -> tuple[int, bytes, str]:
+        """Status, SOAP answer and verb for a SOAP request, or for one that is none."""
+        if isinstance(request, Fault):
+            return 500, soap.fault(request, ""), ""
+        with self.lock:
+            self.counts.requests[request.verb] = self.counts.requests.get(request.verb, 0) + 1
         try:
-            request = soap.parse(data)
-            relates, verb = request.message_id, request.verb
-            with self.lock:
-                self.counts.requests[verb] = self.counts.requests.get(verb, 0) + 1
-            return 200, self._dispatch(request, login), verb
+            return 200, self._dispatch(request, login), request.verb
         except Fault as reason:
-            return 500, soap.fault(reason, relates), verb
+            return 500, soap.fault(reason, request.message_id), request.verb
         except (ValueError, KeyError) as error:
             nonsense = Fault(soap.BAD_REQUEST, "s:Sender", f"The request makes no sense: {error}")
-            return 500, soap.fault(nonsense, relates), verb
+            return 500, soap.fault(nonsense, request.message_id), request.verb
 
     def lose(self, shell: str) -> None:
         """End a shell behind its owner's back, as the idle timeout or a restart of the service does."""

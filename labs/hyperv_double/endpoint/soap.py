@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
-
-from defusedxml import DefusedXmlException
-from defusedxml import ElementTree as SafeXml
 
 NS = {
     "s": "http://www.w3.org/2003/05/soap-envelope",
@@ -92,30 +91,42 @@ class Request:
         return self.resource.startswith("http://schemas.microsoft.com/powershell/")
 
 
-def parse(data: bytes) -> Request:
-    """Read a request; raises `Fault` if it is none."""
+def parse(data: bytes) -> Request | Fault:
+    """Read a request; the fault that answers it if it is none."""
     try:
-        root = SafeXml.fromstring(data, forbid_dtd=True)
-    except (ParseError, DefusedXmlException, ValueError):
-        raise Fault(BAD_REQUEST, "s:Sender", "The request is not XML.") from None
+        root = _parsed(data)
+    except (expat.ExpatError, ElementTree.ParseError, ValueError):
+        return Fault(BAD_REQUEST, "s:Sender", "The request is not XML.")
     header, body = root.find("s:Header", NS), root.find("s:Body", NS)
     if header is None or body is None:
-        raise Fault(BAD_REQUEST, "s:Sender", "The request is not a SOAP envelope.")
+        return Fault(BAD_REQUEST, "s:Sender", "The request is not a SOAP envelope.")
     action = header.findtext("a:Action", "", NS)
     selectors = header.findall("w:SelectorSet/w:Selector", NS)
-    request = Request(
+    largest = header.findtext("w:MaxEnvelopeSize", "153600", NS)
+    if not largest.isdecimal() or int(largest) < SMALLEST_ENVELOPE:
+        return Fault(ENVELOPE_TOO_SMALL, "w:EncodingLimit", "The MaxEnvelopeSize is too small.")
+    return Request(
         verb=action.rsplit("/", 1)[-1],
         action=action,
         message_id=header.findtext("a:MessageID", "", NS),
         resource=header.findtext("w:ResourceURI", "", NS),
         shell=next((item.text or "" for item in selectors if item.get("Name") == "ShellId"), ""),
         seconds=_seconds(header.findtext("w:OperationTimeout", "PT60S", NS)),
-        envelope=int(header.findtext("w:MaxEnvelopeSize", "153600", NS)),
+        envelope=int(largest),
         body=body,
     )
-    if request.envelope < SMALLEST_ENVELOPE:
-        raise Fault(ENVELOPE_TOO_SMALL, "w:EncodingLimit", "The MaxEnvelopeSize is too small.")
-    return request
+
+
+def _parsed(data: bytes) -> Element:
+    """The root of a document without a document type; any other is refused before its entities are looked at."""
+
+    def refuse(*_: object) -> None:
+        raise ValueError("a document type")
+
+    parser = expat.ParserCreate()
+    parser.StartDoctypeDeclHandler = refuse
+    parser.Parse(data, True)
+    return ElementTree.fromstring(data)
 
 
 def _seconds(duration: str) -> float:

@@ -126,8 +126,8 @@ def test_a_request_that_was_cut_in_the_middle_is_not_begun_again(
     before, channel = len(engine.pipelines), transport._idle[0].channel  # type: ignore[attr-defined]
     send, parts = channel._send, list[bytes]()
 
-    def send_and_cut(part: bytes) -> None:
-        send(part)
+    def send_and_cut(part: bytes, until: float) -> None:
+        send(part, until)
         parts.append(part)
         if len(parts) == 1:
             endpoint.cut()
