@@ -17,7 +17,7 @@ from conformance.lab.lab import Observers
 from conformance.lab.ledger import Ledger
 from conformance.machine import Machines, Pace
 from conformance.model import Evidence, Facts
-from conformance.observers.host import Inventory, residue
+from conformance.observers.host import Entry, Inventory, residue
 from conformance.plugin import masking
 from conformance.plugin.recorded import Tape, record
 from conformance.plugin.verdicts import left_behind
@@ -120,8 +120,9 @@ class Opened:
 
         Names of what is still there afterwards stay in the ledger, for the sweep.
         """
-        found = residue(before, self.worker.look())
-        lines = left_behind(found["appeared"], found["vanished"])
+        worker = self.worker
+        found = residue(before, worker.look())
+        lines = left_behind(worker.news(found["appeared"]), worker.news(found["vanished"]))
         if not lines:
             return lines
         for name in named:
@@ -133,11 +134,12 @@ class Opened:
                 self.driver.reclaim(name)
             except DriverError as error:
                 errors.append(error)
-        if errors:
-            self.worker.look()
-            raise errors[0]
         # nor is its word that it reclaimed them
-        if not self.worker.look() - before:
+        left = worker.look() - before
+        worker.abandon(left)
+        if errors:
+            raise errors[0]
+        if not left:
             for name in named:
                 self.ledger.settle(name)
         return lines
@@ -172,6 +174,7 @@ class Worker:
         self._broken: LabError | None = None
         self._opened: dict[str, Opened | HarnessError] = {}
         self._seen: Inventory | None = None
+        self._abandoned: set[tuple[str, str, str]] = set()
         self._lock = threading.RLock()
 
     # the lab
@@ -231,6 +234,14 @@ class Worker:
     def last_look(self) -> Inventory:
         """The latest look, where nothing happened since; else a new one."""
         return self.look() if self._seen is None else self._seen
+
+    def abandon(self, left: Inventory) -> None:
+        """What a test left for good and failed for; whatever becomes of it later is no other test's doing."""
+        self._abandoned.update((entry.host, entry.kind, entry.name) for entry in left)
+
+    def news(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Without what was abandoned."""
+        return [entry for entry in entries if (entry.host, entry.kind, entry.name) not in self._abandoned]
 
     # the record
 

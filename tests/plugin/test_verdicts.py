@@ -326,6 +326,37 @@ def test_the_vm_that_measures_the_pace_leaves_nothing(run: Callable[..., Run]) -
     assert not list((done.out.parent / "state" / "ledgers").rglob("*.jsonl"))
 
 
+ABANDONS = """
+from drivers.simulated import SimulatedDriver
+
+@requirement("boot.correct-image")
+def test_leaves_for_good(machine):
+    pass
+
+@requirement("boot.correct-root-device")
+def test_sees_it_go(driver):
+    SimulatedDriver.broken = False
+    for vm in driver.list():
+        driver.delete(vm).wait()
+
+@requirement("boot.reaches-userspace")
+def test_leaves_its_own(driver, machines):
+    SimulatedDriver.broken = True
+    driver.create(machines.spec()).wait()
+"""
+
+
+def test_what_one_test_left_for_good_is_no_other_tests_doing(run: Callable[..., Run]) -> None:
+    done = run(
+        ABANDONS,
+        conftest="real_delete, SimulatedDriver.broken = SimulatedDriver.delete, True\n"
+        "SimulatedDriver.delete = lambda self, vm: Completed(None) if self.broken else real_delete(self, vm)\n"
+        "SimulatedDriver.reclaim = lambda self, name: None\n",
+    )
+
+    assert done.verdicts() == {"test_leaves_for_good": "fail", "test_sees_it_go": "pass", "test_leaves_its_own": "fail"}
+
+
 def test_what_was_not_reclaimed_stays_in_the_ledger(run: Callable[..., Run]) -> None:
     """A driver that says deleted and says reclaimed, and does neither, leaves the sweep something to go by."""
     done = run(
