@@ -131,7 +131,11 @@ def _attend(command: list[str], out: Path) -> int:
 
 
 def _interrupted_with_parent() -> None:
-    """Let the kernel send SIGINT to this process when its parent is killed: it cleans up then, and takes labs down."""
+    """Let the kernel send SIGINT to this process when its parent is killed: it cleans up then, and takes labs down.
+
+    A shell script that starts something in the background lets it ignore SIGINT, which would pass on to this process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGINT)
 

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,10 +152,16 @@ def test_wrong_input_is_one_message(
     assert "Traceback" not in done.stderr
 
 
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize("start", [None, _ignore_interrupts], ids=["foreground", "background"])
 def test_interrupted_run_keeps_what_had_run_and_cleans_up(
-    suite: Path, tmp_path: Path, end: signal.Signals, code: int
+    suite: Path, tmp_path: Path, end: signal.Signals, code: int, start: Callable[[], None] | None
 ) -> None:
+    """Also where a script started it in the background, which ignores Ctrl-C until somebody asks for it."""
     suite.write_text(
         ONE.replace("BODY", "pass")
         + '\n@pytest.mark.requirement("reboot.exactly-once")\n'
@@ -162,7 +169,9 @@ def test_interrupted_run_keeps_what_had_run_and_cleans_up(
     )
     out = tmp_path / "out"
     command = [sys.executable, "-c", "from conformance.cli import main; main()", "run", "--lab", "simulated"]
-    process = subprocess.Popen([*command, "--target=simulated", "--suites", str(suite), "--out", str(out)])
+    process = subprocess.Popen(
+        [*command, "--target=simulated", "--suites", str(suite), "--out", str(out)], preexec_fn=start
+    )
     record = out / "record" / "controller.jsonl"
     until(
         "the second test to start",
