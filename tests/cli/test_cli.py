@@ -173,15 +173,18 @@ def test_interrupted_run_keeps_what_had_run_and_cleans_up(
         [*command, "--target=simulated", "--suites", str(suite), "--out", str(out)], preexec_fn=start
     )
     record = out / "record" / "controller.jsonl"
-    until(
-        "the second test to start",
-        lambda: record.exists() and re.search(r'"started".*test_waits', record.read_text()),
-        seconds=60,
-    )
+    try:
+        until(
+            "the second test to start",
+            lambda: record.exists() and re.search(r'"started".*test_waits', record.read_text()),
+            seconds=60,
+        )
+        process.send_signal(end)
+        assert process.wait(60) == code
+    finally:
+        process.kill()
+        process.wait()
 
-    process.send_signal(end)
-
-    assert process.wait(60) == code
     until("the reports", (out / "matrix.json").exists, seconds=60)
     cells = json.loads((out / "matrix.json").read_text())["cells"]
     assert {cell["requirement"]: cell["verdict"] for cell in cells}["boot.correct-image"] == "pass"
