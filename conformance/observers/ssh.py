@@ -99,6 +99,9 @@ class SshShell(Shell):
         except OSError as error:
             interpreter.close()
             raise HostDown(f"the connection to {self._where} broke") from error
+        except BaseException:
+            interpreter.close()
+            raise
         with self._lock:
             self._idle, spare = interpreter, self._idle
         if spare is not None:
