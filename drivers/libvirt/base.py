@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Any, TypeVar
 
 from conformance.driver import Driver, Operation, Running
-from conformance.errors import DriverError, HostUnreachable, InvalidRequest, InvalidState, NotFound
+from conformance.errors import DriverError, HostUnreachable, InvalidRequest, InvalidState, NotFound, Unsupported
 from conformance.lab.inventory import LabInventory, Storage, Target
 from conformance.model import PowerState, Progress
 from conformance.waiting import WaitTimeout, until
@@ -39,6 +39,10 @@ class Located:
     @property
     def active(self) -> bool:
         return bool(self.dom.isActive())
+
+    def unsupported(self, capability: str, operation: str, why: str = "") -> Unsupported:
+        """What is raised for an operation on this VM that is not offered."""
+        return Unsupported(why, capability=capability, operation=operation, vm=self.vm, host=self.host)
 
     def has_died(self) -> bool:
         """After a question that QEMU did not answer: whether it is dead, which libvirt takes a moment to see."""

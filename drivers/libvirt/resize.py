@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conformance.driver import Completed, Operation
-from conformance.errors import InvalidRequest, NotFound, Unsupported
+from conformance.errors import InvalidRequest, NotFound
 from conformance.model import PowerState
 from drivers.libvirt import storage, xml
 from drivers.libvirt.base import OFF, Located
@@ -41,16 +41,15 @@ class Sizes(Create):
     def _resize_hot(
         self, here: Located, vcpus: int, had: int, limit: int, memory_mib: int, memory_had: int
     ) -> Operation[None]:
-        def refuse(why: str, capability: str) -> Unsupported:
-            return Unsupported(why, capability=capability, operation="resize", vm=here.vm, host=here.host)
-
         if memory_mib != memory_had:
             # plugged memory cannot be relied on to come out again, and a balloon does not change what the VM was sold
-            raise refuse("memory is changed while the VM is stopped", "resize.hot-memory")
+            raise here.unsupported("resize.hot-memory", "resize", "memory is changed while the VM is stopped")
         if vcpus < had and not self._flavour.vcpu_unplug:
-            raise refuse("vCPUs cannot be unplugged: QEMU's guests do not let go of them", "resize.hot-vcpu")
+            why = "vCPUs cannot be unplugged: QEMU's guests do not let go of them"
+            raise here.unsupported("resize.hot-vcpu", "resize", why)
         if vcpus > limit:
-            raise refuse(f"the VM was started with room for {limit} vCPUs (max_vcpus)", "resize.hot-vcpu")
+            why = f"the VM was started with room for {limit} vCPUs (max_vcpus)"
+            raise here.unsupported("resize.hot-vcpu", "resize", why)
         if vcpus == had:
             return Completed(None)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from conformance.driver import Operation
-from conformance.errors import Exists, InvalidRequest, InvalidState, NotFound, Unsupported
+from conformance.errors import Exists, InvalidRequest, InvalidState, NotFound
 from conformance.model import PowerState, SnapshotState
 from drivers.libvirt import naming, xml
 from drivers.libvirt.base import OFF, Located, power_of
@@ -35,16 +35,11 @@ class SnapshotTree(Power, Parking, VolumeStore):
         here = self._locate(vm, "snapshot")
         if exclude:
             # QEMU's savevm takes every writable disk
-            raise Unsupported(capability="snapshot.exclude-disk", operation="snapshot", vm=vm, host=here.host)
+            raise here.unsupported("snapshot.exclude-disk", "snapshot")
         with self._guard("snapshot", here):
             if here.tree(inactive=True).find("os/nvram") is not None:
-                raise Unsupported(
-                    "libvirt takes no internal snapshot of a VM with UEFI variables",
-                    capability="snapshot.disk",
-                    operation="snapshot",
-                    vm=vm,
-                    host=here.host,
-                )
+                why = "libvirt takes no internal snapshot of a VM with UEFI variables"
+                raise here.unsupported("snapshot.disk", "snapshot", why)
         if memory and quiesce:
             raise InvalidRequest("a snapshot with memory has no need to quiesce", operation="snapshot", vm=vm)
         running = (PowerState.RUNNING,) if quiesce else (PowerState.RUNNING, PowerState.PAUSED)

@@ -163,9 +163,7 @@ class XenDriver(LibvirtDriver):
             Capability.SNAPSHOT_EXCLUDE_DISK: bool(exclude),
         }
         capability = next((key for key, wanted in asked.items() if wanted), Capability.SNAPSHOT_DISK)
-        raise Unsupported(
-            f"libxl takes no snapshots ({name!r})", capability=capability, operation="snapshot", vm=vm, host=here.host
-        )
+        raise here.unsupported(capability, "snapshot", f"libxl takes no snapshots ({name!r})")
 
     def snapshots(self, vm: str) -> Sequence[SnapshotState]:
         self._locate(vm, "snapshots")
@@ -178,19 +176,14 @@ class XenDriver(LibvirtDriver):
 
     def set_link(self, vm: str, nic: str, connected: bool) -> Operation[None]:  # noqa: ARG002 - neither is possible
         here = self._locate(vm, "set_link")
-        raise Unsupported(capability=Capability.NIC_LINK_STATE, operation="set_link", vm=vm, host=here.host)
+        raise here.unsupported(Capability.NIC_LINK_STATE, "set_link")
 
     def resize_disk(self, vm: str, serial: str, size_bytes: int) -> Operation[None]:
         here = self._locate(vm, "resize_disk")
         with self._guard("resize_disk", here):
             if here.active:
-                raise Unsupported(
-                    "libxl does not tell a machine that a disk has grown",
-                    capability=Capability.RESIZE_DISK_ONLINE,
-                    operation="resize_disk",
-                    vm=vm,
-                    host=here.host,
-                )
+                why = "libxl does not tell a machine that a disk has grown"
+                raise here.unsupported(Capability.RESIZE_DISK_ONLINE, "resize_disk", why)
         return super().resize_disk(vm, serial, size_bytes)
 
     # migration
@@ -204,16 +197,11 @@ class XenDriver(LibvirtDriver):
         here = self._locate(vm, "migrate")
         for capability, wanted in asked.items():
             if wanted:
-                raise Unsupported(capability=capability, operation="migrate", vm=vm, host=here.host)
+                raise here.unsupported(capability, "migrate")
         states = (PowerState.RUNNING, PowerState.PAUSED)
         if options.live and self._require(here, states, "migrate") is PowerState.PAUSED:
-            raise Unsupported(
-                "the guest's kernel takes part in a migration; libxl waits for one that is paused, and gives up",
-                capability=Capability.MIGRATE_PAUSED,
-                operation="migrate",
-                vm=vm,
-                host=here.host,
-            )
+            why = "the guest's kernel takes part in a migration; libxl waits for one that is paused, and gives up"
+            raise here.unsupported(Capability.MIGRATE_PAUSED, "migrate", why)
         return super().migrate(vm, host, options)
 
     def _plan(self, here: Located, host: str, options: MigrateOptions) -> Move:
@@ -258,7 +246,7 @@ class XenDriver(LibvirtDriver):
     def console_log(self, vm: str) -> bytes:
         here = self._locate(vm, "console_log")
         if not self._options.console_logs:
-            raise Unsupported(capability=Capability.CONSOLE_LOG, operation="console_log", vm=vm, host=here.host)
+            raise here.unsupported(Capability.CONSOLE_LOG, "console_log")
         with self._guard("console_log", here):
             try:
                 return storage.read(here.conn, self._console_path(here.dom.name()), last=CONSOLE_BYTES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from conformance.errors import InvalidRequest, LabFileError, Unsupported
 from conformance.lab.inventory import LabInventory, Target
 from conformance.model import MIB, Capability, DiskSpec, Firmware, MigrateOptions, NicSpec, VmSpec
 from drivers.libvirt import LibvirtDriver, options, xml
+from drivers.libvirt.base import Located
 from drivers.libvirt.connection import Hosts
 from drivers.libvirt.kvm import KVM
 from drivers.libvirt.xen import FLAVOURS, XenDriver
@@ -190,9 +190,7 @@ def driver(
     monkeypatch.setattr(hosts, "get", made.__getitem__)
     parsed = options.parse(lab.targets[0], options.XenOptions)
     found = XenDriver(lab, lab.targets[0], parsed, hosts, XenDriver.flavour_for(parsed))
-    dom = Dom(build(guest_type), active=active)
-    tree = build(guest_type)
-    here = SimpleNamespace(vm="vm", host="a", conn=made["a"], dom=dom, active=active, tree=lambda **_: tree)
+    here = Located("vm", "a", made["a"], Dom(build(guest_type), active=active))
     monkeypatch.setattr(found, "_locate", lambda *_: here)
     monkeypatch.setattr(found, "_lookup", lambda *_: None)
     return found
