@@ -79,7 +79,8 @@ class Watch:
             self._seen = Progress(0.5, "migrating")
             return
         sent, total = stats.get("data_processed", 0), stats.get("data_total", 0)
-        self._seen = Progress(min(0.99, sent / total) if total else 0.0, "post-copy" if self.switched else "copying")
+        phase = "post-copy" if self.switched else "copying" if sent else "preparing"
+        self._seen = Progress(min(0.99, sent / total) if total else 0.0, phase)
         if sent != self._moved[0]:
             self._moved = (sent, now())
         elif now() - self._moved[1] > self._stall and not self.switched:
