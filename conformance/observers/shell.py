@@ -7,6 +7,7 @@ to ``sh -c`` by the caller. Output is bytes, because guests and hosts may print 
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -18,8 +19,10 @@ from typing import IO, Protocol, cast
 
 from conformance.errors import HostDown, LabFileError, ProbeFailed
 from conformance.lab import inventory
+from conformance.observers.interpreter import Interpreters
 
 _SHOWN = 400
+_PIECE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +94,26 @@ def open_shell(spec: inventory.Shell) -> Shell:
 
         return SshShell(spec)
     if isinstance(spec, inventory.NamespaceShell):
-        return NamespaceShell(spec.pid)
+        return NamespaceShell(spec.pid, stays=True)
     if isinstance(spec, inventory.WinrmShell):
         raise LabFileError("a shell of kind winrm runs cmdlets, and is for the hosts of a Hyper-V lab only")
-    return LocalShell()
+    return LocalShell(stays=True)
 
 
 class LocalShell(Shell):
-    """Commands on this machine."""
+    """Commands on this machine.
+
+    Args:
+        stays: Scripts are run by an interpreter that stays until this is closed.
+    """
 
     _prefix: tuple[str, ...] = ()
+
+    def __init__(self, *, stays: bool = False) -> None:
+        self._interpreters = Interpreters(self._interpreter) if stays else None
+
+    def _interpreter(self) -> _PipedSession:
+        return _PipedSession(self._start(["sh"], stdin=subprocess.PIPE, quiet=True))
 
     def run(
         self, argv: Sequence[str], input: bytes | None = None, timeout_s: float = 30.0, check: bool = True
@@ -115,6 +128,22 @@ class LocalShell(Shell):
                 _end_group(process)
                 raise
         return self._judge(Completed(tuple(argv), process.returncode, out, err), check)
+
+    def script(self, text: str, *args: str, timeout_s: float = 30.0, check: bool = True) -> Completed:
+        if self._interpreters is None:
+            return super().script(text, *args, timeout_s=timeout_s, check=check)
+        argv = ("sh", "-c", text, "sh", *args)
+        try:
+            status, out, err = self._interpreters.run(text, args, timeout_s)
+        except TimeoutError:
+            raise late(argv, timeout_s, self._where) from None
+        except OSError:  # it was ended, and by whom only the host can tell
+            status, out, err = -signal.SIGKILL, b"", b"the shell ended"
+        return self._judge(Completed(argv, status, out, err), check)
+
+    def close(self) -> None:
+        if self._interpreters is not None:
+            self._interpreters.close()
 
     def popen(self, argv: Sequence[str]) -> Process:
         return _LocalProcess(self._start(argv, stdin=subprocess.PIPE, quiet=False))
@@ -148,9 +177,11 @@ class NamespaceShell(LocalShell):
 
     Args:
         pid: A process of that host, as seen from here.
+        stays: See `LocalShell`.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, stays: bool = False) -> None:
+        super().__init__(stays=stays)
         self.pid = pid
         self._prefix = ("nsenter", "-t", str(pid), "-a", "--")
 
@@ -162,6 +193,50 @@ class NamespaceShell(LocalShell):
         if done.status != 0 and (not os.path.exists(f"/proc/{self.pid}/ns/net") or _zombie(self.pid)):  # noqa: PTH110
             raise HostDown(f"{self._where} is gone", hint="hvconform lab up")
         return super()._judge(done, check)
+
+
+class _PipedSession:
+    """A shell whose streams are pipes."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._in, self._out, self._err = (each.fileno() for each in (process.stdin, process.stdout, process.stderr))
+        os.set_blocking(self._in, False)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def send(self, data: bytes, seconds: float) -> None:
+        left = memoryview(data)
+        while left:
+            _ready(self._in, select.POLLOUT, seconds)
+            left = left[os.write(self._in, left) :]
+
+    def receive(self, seconds: float) -> bytes:
+        _ready(self._out, select.POLLIN, seconds)
+        return os.read(self._out, _PIECE)
+
+    def receive_errors(self, seconds: float) -> bytes:
+        _ready(self._err, select.POLLIN, seconds)
+        return os.read(self._err, _PIECE)
+
+    def kill(self, group: int) -> None:  # noqa: ARG002 - the process group is known here, by another number
+        _end_group(self._process)
+
+    def close(self) -> None:
+        self._process.__exit__(None, None, None)  # closes its pipes, so that it ends, and waits for that
+
+
+def _ready(stream: int, event: int, seconds: float) -> None:
+    """Wait until a stream can be read or written."""
+    found = select.poll()
+    found.register(stream, event)
+    if not found.poll(seconds * 1000):
+        raise TimeoutError
 
 
 class _LocalProcess:

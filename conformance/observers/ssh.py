@@ -7,23 +7,24 @@ import os
 import shlex
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
 from conformance.errors import HostDown, LabError
 from conformance.lab import inventory
-from conformance.observers.interpreter import Interpreter
+from conformance.observers.interpreter import Interpreters
 from conformance.observers.shell import Completed, Process, Shell, failed, late
 from conformance.waiting import Deadline
+
+_PIECE = 1 << 16
 
 
 class SshShell(Shell):
     """Commands over SSH, by Tempest's client. One connection, opened at first use and again after it broke.
 
-    A script is run by an interpreter that stays: to have sshd start a session takes longer than many a script. One
-    stays and no more, since sshd allows ten sessions a connection, of which consoles and peers need some.
+    A script is run by an interpreter that stays.
 
     Args:
         spec: Where, as whom and with which key.
@@ -35,7 +36,7 @@ class SshShell(Shell):
         self._prefix = ("ip", "netns", "exec", spec.netns) if spec.netns else ()
         self._through = through
         self._client: Any = None
-        self._idle: Interpreter | None = None
+        self._interpreters = Interpreters(self._interpreter)
         self._lock = threading.Lock()
 
     @property
@@ -88,47 +89,31 @@ class SshShell(Shell):
         if self._prefix:  # a peer's: they are asked rarely
             return super().script(text, *args, timeout_s=timeout_s, check=check)
         argv = ("sh", "-c", text, "sh", *args)
-        interpreter = self._interpreter()
         try:
-            status, out, err = interpreter.run(text, args, Deadline.after(timeout_s))
+            status, out, err = self._interpreters.run(text, args, timeout_s)
         except TimeoutError:
-            interpreter.close()
-            if interpreter.group:
-                self.run(["kill", "-s", "KILL", "--", f"-{interpreter.group}"], check=False)
             raise late(argv, timeout_s, self._where) from None
         except OSError as error:
-            interpreter.close()
             raise HostDown(f"the connection to {self._where} broke") from error
-        except BaseException:
-            interpreter.close()
-            raise
-        with self._lock:
-            self._idle, spare = interpreter, self._idle
-        if spare is not None:
-            spare.close()
         done = Completed(argv, status, out, err)
         if check and status != 0:
             raise failed(done, self._where)
         return done
 
-    def _interpreter(self) -> Interpreter:
-        """One that nobody uses."""
-        with self._lock:
-            found, self._idle = self._idle, None
-        if found is not None:
-            if found.alive:
-                return found
-            found.close()
-        return Interpreter(self._session(["sh"]))
+    def _interpreter(self) -> _SshSession:
+        return _SshSession(self._session(["sh"]), self._end)
+
+    def _end(self, group: int) -> None:
+        """End a process group on the host, if that answers."""
+        with suppress(LabError):
+            self.run(["kill", "-s", "KILL", "--", f"-{group}"], check=False)
 
     def popen(self, argv: Sequence[str]) -> Process:
         return _SshProcess(self._session(argv))
 
     def close(self) -> None:
+        self._interpreters.close()
         with self._lock:
-            if self._idle is not None:
-                self._idle.close()
-                self._idle = None
             if self._client is not None:
                 self._client.close()
                 self._client = None
@@ -226,6 +211,41 @@ class SshShell(Shell):
                 f"{self._where} shows a {key.get_name()} host key that is not the one in {source}",
                 hint=f"compare with `ssh-keyscan -t {key.get_name()} -p {spec.port} {spec.address}`, then set host_key",
             )
+
+
+class _SshSession:
+    """A shell at the other end of a channel; `end` ends a process group on the host."""
+
+    def __init__(self, channel: Any, end: Callable[[int], None]) -> None:
+        self._channel = channel
+        self._end = end
+
+    @property
+    def alive(self) -> bool:
+        return not self._channel.closed and not self._channel.eof_received and self._channel.get_transport().is_active()
+
+    def send(self, data: bytes, seconds: float) -> None:
+        self._channel.settimeout(seconds)
+        self._channel.sendall(data)
+
+    def receive(self, seconds: float) -> bytes:
+        self._channel.settimeout(seconds)
+        data: bytes = self._channel.recv(_PIECE)
+        return data
+
+    def receive_errors(self, seconds: float) -> bytes:
+        self._channel.settimeout(seconds)
+        data: bytes = self._channel.recv_stderr(_PIECE)
+        return data
+
+    def kill(self, group: int) -> None:
+        there = self.alive
+        self._channel.close()
+        if group and there:  # sshd leaves behind what does not read
+            self._end(group)
+
+    def close(self) -> None:
+        self._channel.close()
 
 
 class _Received(io.RawIOBase):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -64,9 +66,12 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[inventory.SshShel
         process.wait()
 
 
-@pytest.fixture(params=["local", pytest.param("ssh", marks=pytest.mark.lab)])
+@pytest.fixture(params=["local", "staying", pytest.param("ssh", marks=pytest.mark.lab)])
 def shell(request: pytest.FixtureRequest) -> Iterator[Shell]:
-    found: Shell = LocalShell() if request.param == "local" else SshShell(request.getfixturevalue("sshd"))
+    if request.param == "ssh":
+        found: Shell = SshShell(request.getfixturevalue("sshd"))
+    else:
+        found = LocalShell(stays=request.param == "staying")
     with closing(found):
         yield found
 
@@ -156,12 +161,41 @@ def test_process_talks_both_ways_and_ends(shell: Shell) -> None:
     until("the command to end", lambda: not Path(f"/proc/{int(first)}").exists(), seconds=5)
 
 
-def test_late_command_leaves_no_process() -> None:
+@pytest.mark.parametrize("stays", [False, True])
+def test_late_command_leaves_no_process(stays: bool) -> None:
     token = f"29{os.getpid()}"  # a time to sleep that nobody else sleeps
-    with pytest.raises(ProbeFailed):
-        LocalShell().script(f"sleep {token} & wait", timeout_s=0.3)
+    with closing(LocalShell(stays=stays)) as shell, pytest.raises(ProbeFailed):
+        shell.script(f"sleep {token} & wait", timeout_s=0.3)
 
     assert _running(token) == []
+
+
+@pytest.mark.parametrize("kind", ["staying", pytest.param("ssh", marks=pytest.mark.lab)])
+def test_an_interrupt_ends_the_script_under_it(kind: str, request: pytest.FixtureRequest) -> None:
+    token = f"27{os.getpid()}{len(kind)}"
+    shell = LocalShell(stays=True) if kind == "staying" else SshShell(request.getfixturevalue("sshd"))
+
+    def interrupt() -> None:
+        until("the script to run", lambda: _running(token), seconds=10)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    with closing(shell), ThreadPoolExecutor(1) as pool:
+        pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            shell.script(f"sleep {token}; echo late", timeout_s=20)
+        until("it to be gone", lambda: not _running(token), seconds=5)
+        assert shell.script("echo on").text == "on\n"
+
+
+def test_an_interpreter_stays_until_its_shell_is_closed() -> None:
+    with closing(LocalShell(stays=True)) as shell:
+        first = int(shell.script("echo $$").text)
+        assert int(shell.script("echo $$").text) == first
+        with pytest.raises(ProbeFailed, match="the shell ended"):
+            shell.script("kill -KILL $$")
+        second = int(shell.script("echo $$").text)
+        assert second != first, "another one takes its place"
+    assert not Path(f"/proc/{second}").exists()
 
 
 def _running(word: str) -> list[Path]:
@@ -188,6 +222,8 @@ def test_namespace_that_is_gone_is_a_host_down() -> None:
 
     with pytest.raises(HostDown, match="is gone"):
         NamespaceShell(process.pid).run(["true"])
+    with pytest.raises(HostDown, match="is gone"):
+        NamespaceShell(process.pid, stays=True).script("true")
 
 
 def test_unreachable_host_is_a_host_down_with_a_hint() -> None:
