@@ -165,6 +165,7 @@ def test_the_root_file_system_is_never_filled(lab: LabInventory) -> None:
 
     with pytest.raises(ProbeFailed, match="will not be filled"), unsafe.host("a").fill_storage("local"):
         pass
+    unsafe.close()
 
 
 def test_a_file_is_taken_away_and_put_back(probe: LibvirtHostProbe, lab: LabInventory) -> None:

@@ -23,6 +23,7 @@ class NetnsShell(LocalShell):
     """Commands in the network namespace of a process."""
 
     def __init__(self, pid: int) -> None:
+        super().__init__()
         self.pid = pid
         self._prefix = ("nsenter", "-t", str(pid), "-n", "--")
 
