@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from conformance.record import DriverCall, GuestBoot, ItemFinished, ItemStarted, read
@@ -18,15 +18,21 @@ from conformance.record import DriverCall, GuestBoot, ItemFinished, ItemStarted,
 
 @dataclass
 class Spent:
-    """Where the time of one item went; seconds."""
+    """Where the time of one item went; seconds. `calls` are those of the driver, and boots, as (begin, end)."""
 
     started: float = 0.0
-    last: float = 0.0
+    ended: float = 0.0
     wall: float = 0.0
-    inside: float = 0.0
-    before: float = 0.0
-    after: float = 0.0
-    calls: int = 0
+    calls: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def inside(self) -> float:
+        """What is made while an operation is under way counts once."""
+        total, to = 0.0, 0.0
+        for begin, end in sorted(self.calls):
+            total += max(0.0, end - max(begin, to))
+            to = max(to, end)
+        return total
 
     @property
     def outside(self) -> float:
@@ -35,7 +41,10 @@ class Spent:
     @property
     def own(self) -> float:
         """The harness's, as far as calls delimit it."""
-        return self.before + self.after
+        if not self.calls:
+            return 0.0
+        first, last = min(begin for begin, _ in self.calls), max(end for _, end in self.calls)
+        return max(0.0, first - self.started) + max(0.0, self.ended - last)
 
 
 def main() -> None:
@@ -46,16 +55,11 @@ def main() -> None:
             continue
         item = items[event.item]
         if isinstance(event, ItemStarted):
-            item.started = item.last = event.time
+            item.started = event.time
         elif isinstance(event, ItemFinished):
-            item.wall = event.seconds
-            item.after = max(0.0, event.time - item.last) if item.calls else 0.0
+            item.wall, item.ended = event.seconds, event.time
         elif item.started:  # calls before any item measure the pace
-            if not item.calls:
-                item.before = max(0.0, event.time - event.seconds - item.started)
-            item.calls += 1
-            item.inside += event.seconds
-            item.last = event.time
+            item.calls.append((event.time - event.seconds, event.time))
     done = {name: item for name, item in items.items() if item.wall}
     total, inside = sum(item.wall for item in done.values()), sum(item.inside for item in done.values())
     own = sum(item.own for item in done.values())

@@ -18,7 +18,7 @@ from conformance.lab.lab import Observers
 from conformance.lab.ledger import Ledger
 from conformance.model import MIB, DiskSpec, Firmware, NicSpec, VmSpec
 from conformance.observers.guest import Boot, Channel, Guest
-from conformance.observers.host import HostDomain, HostProbe
+from conformance.observers.host import HostDomain, HostProbe, ask_all
 from conformance.observers.wire import WirePeer
 from conformance.waiting import until
 
@@ -117,12 +117,9 @@ class Machine:
 
     def domains(self) -> Sequence[HostDomain]:
         """Every trace of this VM as a domain, on every host, running or only defined."""
-        return [
-            domain
-            for host in self._lab.hosts
-            for domain in self._observers.host(host.name).domains()
-            if domain.uuid == self.uuid
-        ]
+        probes = [self._observers.host(host.name) for host in self._lab.hosts]
+        found = ask_all(probes, lambda probe: probe.domains())
+        return [domain for domains in found for domain in domains if domain.uuid == self.uuid]
 
     def running_on(self) -> Sequence[str]:
         """The hosts on which a live VM process exists. More than one is the worst there is."""

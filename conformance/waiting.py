@@ -99,7 +99,7 @@ def until(
     holds: Callable[[T], bool] = bool,
     *,
     seconds: float,
-    interval: float = 0.05,
+    interval: float = 0.02,
     never: Callable[[T], str | None] | None = None,
     ignore: tuple[type[Exception], ...] = (),
 ) -> T:
@@ -110,7 +110,8 @@ def until(
         probe: What to look at.
         holds: Whether what was seen is it.
         seconds: The deadline.
-        interval: Seconds between two looks; grows to four times that while nothing changes.
+        interval: Seconds between two looks. They grow with the wait, of whose end so a tenth is missed at most, to ten
+            times that; and no pause is shorter than the look before it, which weighs on what is looked at.
         never: Says why the condition can no longer hold, which ends the wait at once; None while it still can.
         ignore: Exceptions of `probe` that mean "not yet".
 
@@ -119,8 +120,8 @@ def until(
     """
     waiter: Waiter[T] = Waiter(what, seconds)
     deadline = Deadline.after(seconds)
-    pause = interval
     while True:
+        looked = now()
         try:
             value = probe()
         except ignore as error:
@@ -133,8 +134,8 @@ def until(
                 raise WaitTimeout(f"{what} (given up: {reason})", now() - waiter.start, waiter.history)
         if deadline.left <= 0:
             raise WaitTimeout(what, seconds, waiter.history)
-        _clock.sleep(min(pause, deadline.left))
-        pause = min(pause * 1.2, interval * 4)
+        pause = min(max(interval, (now() - waiter.start) / 10), interval * 10)
+        _clock.sleep(min(max(pause, now() - looked), deadline.left))
 
 
 def holds_for(what: str, probe: Callable[[], bool], *, seconds: float, interval: float = 0.05) -> None:

@@ -23,7 +23,7 @@ def snapshots(driver: Driver) -> Snapshots:
     return driver.facet(Snapshots)
 
 
-STEP = MIB // 4
+STEP = MIB // 8
 STEPS = 8
 
 

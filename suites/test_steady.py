@@ -81,7 +81,7 @@ def test_boot_no_kernel_errors(steady_machine: Machine) -> None:
 @requirement("net.offload-correct")
 def test_net_offload_correct(steady_machine: Machine) -> None:
     """A checksummed stream both ways: what offloading spoils, the receiver sees as corrupted or lost."""
-    with steady_machine.peer.tcp_stream(steady_machine.address(), interval_ms=2) as stream:
+    with steady_machine.peer.tcp_stream(steady_machine.address(), interval_ms=1) as stream:
         until("the stream to flow", lambda: stream.report().received > 100, seconds=steady_machine.pace.operation)
         report = stream.report()
     assert (report.corrupted, report.lost, report.duplicates, report.reset) == (0, 0, 0, False)

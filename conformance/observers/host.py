@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+P = TypeVar("P")
+T = TypeVar("T")
 
 
 class Kind(StrEnum):
@@ -131,3 +135,9 @@ class HostProbe(Protocol):
 def residue(before: Inventory, after: Inventory) -> Mapping[str, Sequence[Entry]]:
     """What appeared and what vanished between two looks. Both empty means that nothing was left behind."""
     return {"appeared": sorted(after - before), "vanished": sorted(before - after)}
+
+
+def ask_all(probes: Sequence[P], ask: Callable[[P], T]) -> list[T]:
+    """Ask several hosts, all at once; the answers come in the order of the probes."""
+    with ThreadPoolExecutor(len(probes)) as pool:
+        return list(pool.map(ask, probes))

@@ -60,18 +60,23 @@ class Tape:
 
 
 class RecordedOperation:
-    """An operation whose whole time, call and wait, is one entry of the record."""
+    """An operation whose whole time, from the call to its end, is one entry of the record.
+
+    When it ended nobody knows who only looks now and then: at the latest when it was waited for, or else, when it was
+    over by then, after it was last seen under way.
+    """
 
     def __init__(self, inner: Operation[Any], tape: Tape, operation: str, arguments: str, seconds: float) -> None:
         self._inner = inner
         self._tape = tape
         self._operation = operation
         self._arguments = arguments
-        self._seconds = seconds
+        self._seen = time.perf_counter()
+        self._start = self._seen - seconds
 
     def wait(self, deadline_s: float | None = None) -> Any:
         limit = self._tape.deadline_s() if deadline_s is None else deadline_s
-        start = time.perf_counter()
+        unseen = 0.0 if self._under_way() else time.perf_counter() - self._seen
         error: BaseException | None = None
         result: Any = None
         try:
@@ -82,15 +87,23 @@ class RecordedOperation:
             error = caught
             raise
         finally:
-            self._seconds += time.perf_counter() - start
-            self._tape.done(self._operation, self._arguments, self._seconds, _shown(result, self._tape.mask), error)
-            self._seconds = 0.0
+            end = time.perf_counter()
+            seconds = end - self._start - unseen
+            self._tape.done(self._operation, self._arguments, seconds, _shown(result, self._tape.mask), error)
+            self._start = self._seen = end
 
     def progress(self) -> Progress:
+        self._under_way()
         return self._inner.progress()
 
     def done(self) -> bool:
-        return self._inner.done()
+        return not self._under_way()
+
+    def _under_way(self) -> bool:
+        under_way = not _typed(self._inner.done)
+        if under_way:
+            self._seen = time.perf_counter()
+        return under_way
 
     def abort(self) -> None:
         with allure.step(f"{self._operation}: abort"):

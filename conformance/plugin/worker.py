@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from conformance.lab.lab import Observers
 from conformance.lab.ledger import Ledger
 from conformance.machine import Machines, Pace
 from conformance.model import Evidence, Facts
-from conformance.observers.host import Entry, Inventory, residue
+from conformance.observers.host import Entry, Inventory, ask_all, residue
 from conformance.plugin import masking
 from conformance.plugin.recorded import Tape, record
 from conformance.plugin.verdicts import left_behind
@@ -226,8 +225,7 @@ class Worker:
     def look(self) -> Inventory:
         """Everything on the lab's hosts, asked all at once: this is done after every test."""
         probes = [self.observers.host(host.name) for host in self.lab.hosts]
-        with ThreadPoolExecutor(len(probes)) as pool:
-            found: Inventory = frozenset().union(*pool.map(lambda probe: probe.inventory(), probes))
+        found: Inventory = frozenset().union(*ask_all(probes, lambda probe: probe.inventory()))
         self._seen = found
         return found
 

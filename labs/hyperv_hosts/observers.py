@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from conformance.errors import LabError, LabFileError, ProbeFailed
 from conformance.lab.inventory import LabInventory, Network, WinrmShell
 from conformance.lab.lab import Observers
 from conformance.model import Evidence
 from conformance.observers.guest import Channel
+from conformance.observers.host import ask_all
 from conformance.observers.peer.client import Peer, PeerChannel
 from conformance.observers.shell import Shell, open_shell
 from labs.hyperv_double import marker
@@ -62,8 +62,7 @@ class HypervObservers(Observers):
 
     def health(self) -> Sequence[str]:
         probes = [self.host(host.name) for host in self._lab.hosts]
-        with ThreadPoolExecutor(len(probes)) as pool:
-            hosts = [line for lines in pool.map(lambda each: each.health(), probes) for line in lines]
+        hosts = [line for lines in ask_all(probes, lambda each: each.health()) for line in lines]
         return [*hosts, *(line for network in self._lab.networks for line in self._peer_health(network))]
 
     def _peer_health(self, network: Network) -> list[str]:

@@ -42,6 +42,26 @@ def test_it_looks_until_the_condition_holds() -> None:
     assert 103 <= seen < 103.3
 
 
+def test_the_end_of_a_wait_is_seen_a_tenth_of_it_late_at_most(clock: Clock) -> None:
+    for wanted in (0.1, 0.5, 1.5, 30.0):
+        clock.time, clock.slept = 100.0, []
+        late = until("it", now, lambda time, wanted=wanted: time >= 100 + wanted, seconds=60) - 100 - wanted  # type: ignore[misc]
+        assert late <= max(0.02, wanted / 10) + 1e-6
+    assert max(clock.slept) == pytest.approx(0.2)
+
+
+def test_a_look_that_takes_long_is_not_repeated_at_once(clock: Clock) -> None:
+    looks = []
+
+    def look() -> bool:
+        looks.append(clock.time)
+        clock.time += 1.5
+        return len(looks) == 3
+
+    until("the third look", look, seconds=60)
+    assert clock.slept == [1.5, 1.5]
+
+
 def test_it_gives_up_at_the_deadline_and_tells_the_history(clock: Clock) -> None:
     with pytest.raises(WaitTimeout) as timeout:
         until("the state to be on", lambda: "off" if clock.time < 101 else "half", lambda s: s == "on", seconds=2)

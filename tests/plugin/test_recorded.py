@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from conformance.errors import NotFound, Timeout, Unsupported
 from conformance.lab import labs
 from conformance.model import Capability
 from conformance.plugin.masking import Mask
-from conformance.plugin.recorded import Tape, record
+from conformance.plugin.recorded import RecordedOperation, Tape, record
 from conformance.record import DriverCall
 from drivers.simulated import SimulatedDriver
 from labs.simulated.lab import SimulatedLab
@@ -103,3 +104,33 @@ def test_what_is_recorded_is_bounded(odd: Driver) -> None:
 
     assert len(calls[0].arguments) <= 300
     assert len(calls[0].error) <= 400
+
+
+def test_an_operation_took_as_long_as_it_was_seen_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, over = [100.0], threading.Event()
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+
+    class Move(SimpleNamespace):
+        def done(self) -> bool:
+            return over.is_set()
+
+        def wait(self, _: float) -> None:
+            clock[0] += 2.0 if not over.is_set() else 0.0
+
+    def operation() -> RecordedOperation:
+        over.clear()
+        move = Move(progress=lambda: None, abort=lambda: None)
+        return RecordedOperation(move, Tape(calls.append, Mask([]), lambda: 0.1), "migrate", "", 0.5)
+
+    watched = operation()
+    clock[0] += 3.0
+    watched.wait()
+    assert calls[-1].seconds == 5.5, "of the call, while something else was done, and until it ended"
+
+    ended = operation()
+    clock[0] += 3.0
+    ended.progress()
+    clock[0] += 40.0
+    over.set()
+    ended.wait()
+    assert calls[-1].seconds == 3.5, "what came after it was last seen under way is not its own"
