@@ -14,6 +14,7 @@ from conformance.model import MIB, Capability, MigrateOptions, PowerState, Reboo
 from conformance.observers.host import Inventory
 from conformance.waiting import until
 from suites.provenances import kill_arriving
+from suites.wire import wait_ping
 
 requirement = pytest.mark.requirement
 needs = pytest.mark.capability
@@ -213,7 +214,7 @@ def test_mig_failed_keeps_source_network(migration: Migrate, machine: Machine) -
 
     with pytest.raises(DriverError):
         migrating.wait()
-    until("a ping to be answered", lambda: machine.peer.ping(address), seconds=machine.pace.settle)
+    wait_ping(machine, address)
     written = machine.guest.write_pattern(DATA, 0, MIB, seed=206)
     assert machine.guest.hash_disk(DATA, 0, MIB) == written
 

@@ -15,7 +15,7 @@ from conformance.model import NicSpec, RebootMode, StopMode
 from conformance.observers.frames import BROADCAST, arp_claim, udp
 from conformance.observers.host import Kind
 from conformance.waiting import holds_for, until
-from suites.wire import IP_UDP_HEADERS, forged_mac, passes, seen, token
+from suites.wire import IP_UDP_HEADERS, forged_mac, passes, seen, silent, token, wait_ping
 
 requirement = pytest.mark.requirement
 
@@ -143,12 +143,12 @@ def test_net_dhcp_lease_stable(driver: Driver, machines: Machines, machine: Mach
     before = machine.guest.boot()
     driver.reboot(machine.id, RebootMode.SOFT).wait()
     machines.wait_new_boot(machine, before)
-    until("the same address to answer", lambda: machine.peer.ping(address), seconds=machine.pace.settle)
+    wait_ping(machine, address)
 
     driver.stop(machine.id, StopMode.FORCE).wait()
     driver.start(machine.id).wait()
     machines.wait_up(machine)
-    until("the same address to answer", lambda: machine.peer.ping(address), seconds=machine.pace.settle)
+    wait_ping(machine, address)
 
 
 @requirement("net.dhcp-other-vm-unaffected")
@@ -160,7 +160,7 @@ def test_net_dhcp_other_vm_unaffected(driver: Driver, machines: Machines, machin
 
     machine.guest.renew_lease(machine.mac)
     assert machine.address() == address
-    until("the address to answer", lambda: machine.peer.ping(address), seconds=machine.pace.settle)
+    wait_ping(machine, address)
 
 
 @requirement("net.jumbo")
@@ -228,11 +228,11 @@ def test_net_link_state(driver: Driver, machine: Machine) -> None:
     assert carrier()
     driver.facet(Nics).set_link(machine.id, nic, False).wait()
     until("the guest to lose its carrier", lambda: not carrier(), seconds=machine.pace.settle)
-    assert not machine.peer.ping(address)
+    assert silent(machine, address)
 
     driver.facet(Nics).set_link(machine.id, nic, True).wait()
     until("the guest to have its carrier back", carrier, seconds=machine.pace.settle)
-    until("a ping to be answered", lambda: machine.peer.ping(address), seconds=machine.pace.boot)
+    wait_ping(machine, address, seconds=machine.pace.boot)
 
 
 @requirement("net.host-port-cleanup")

@@ -12,6 +12,7 @@ from conformance.machine import DATA, Machine, Machines
 from conformance.model import MIB, PowerState, RebootMode
 from conformance.observers.host import Kind
 from conformance.waiting import holds_for, until
+from suites.wire import silent, wait_ping
 
 requirement = pytest.mark.requirement
 
@@ -24,8 +25,7 @@ def test_pause_freezes_vcpus(driver: Driver, machine: Machine) -> None:
     frozen = machine.domain().vcpu_seconds
     holds_for("the vCPU time", lambda: machine.domain().vcpu_seconds == frozen, seconds=machine.pace.glance)
     assert machine.domain().paused
-    assert not machine.peer.ping(address)
-    assert not machine.guest.answers()
+    assert silent(machine, address)
 
     driver.facet(Pause).resume(machine.id).wait()
     machine.guest.wait_up()
@@ -153,11 +153,11 @@ def test_suspend_network_back(driver: Driver, machines: Machines, machine: Machi
     address = machine.address()
 
     driver.facet(Suspend).suspend(machine.id).wait()
-    assert not machine.peer.ping(address)
+    assert silent(machine, address)
     driver.start(machine.id).wait()
     machines.wait_up(machine)
 
-    until("a ping to be answered", lambda: machine.peer.ping(address), seconds=machine.pace.settle)
+    wait_ping(machine, address)
     assert machine.guest.nic(machine.mac) is not None
 
 

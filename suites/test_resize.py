@@ -14,6 +14,7 @@ from conformance.machine import DATA, DATA_BYTES, Machine, Machines
 from conformance.model import MIB, Capability, PowerState, StopMode
 from conformance.waiting import until
 from suites.provenances import RESERVED_KIB
+from suites.wire import wait_ping
 
 requirement = pytest.mark.requirement
 needs = pytest.mark.capability
@@ -257,7 +258,7 @@ def test_resize_nic_replugged(driver: Driver, machines: Machines, machine: Machi
     driver.facet(Resize).resize(machine.id, vcpus=2).wait()
 
     started(driver, machines, machine)
-    until("the old address to answer", lambda: machine.peer.ping(address), seconds=machine.pace.settle)
+    wait_ping(machine, address)
 
 
 @requirement("resize.delete-during")

@@ -13,6 +13,7 @@ from conformance.lab.lab import Observers
 from conformance.machine import DATA, Machine, Machines
 from conformance.model import MIB, Capability, DiskSpec, PowerState, StopMode
 from conformance.waiting import until
+from suites.wire import wait_ping
 
 requirement = pytest.mark.requirement
 needs = pytest.mark.capability
@@ -316,7 +317,7 @@ def test_snap_mac_preserved(driver: Driver, snapshots: Snapshots, machines: Mach
 
     assert [nic.mac for nic in machine.guest.nics()] == [machine.mac]
     assert list(machine.domain().macs) == [machine.mac]
-    until("the old address to answer", lambda: machine.peer.ping(address), seconds=machine.pace.settle)
+    wait_ping(machine, address)
 
 
 @requirement("snap.hotplugged-after-snapshot")

@@ -23,6 +23,17 @@ def token() -> bytes:
     return b"hvconform-" + secrets.token_hex(8).encode()
 
 
+def wait_ping(machine: Machine, address: str, *, seconds: float | None = None) -> None:
+    """Wait until the machine answers pings, by default as long as it may take to settle; lost ones are sent again."""
+    deadline = machine.pace.settle if seconds is None else seconds
+    until("a ping to be answered", lambda: machine.peer.ping(address, timeout_s=0.5), seconds=deadline)
+
+
+def silent(machine: Machine, address: str) -> bool:
+    """Whether the machine answers neither a ping nor a request to its agent, for half a second each."""
+    return not machine.peer.ping(address, timeout_s=0.5) and not machine.guest.answers(timeout_s=0.5)
+
+
 def passes(machine: Machine, frame: bytes, mark: bytes) -> bool:
     """Whether a frame that the guest sends arrives at the peer; an honest frame sent after it is the clock."""
     honest = token()

@@ -337,7 +337,7 @@ class Guest:
 
     def _tell(self, verb: str) -> None:
         with suppress(GuestSilent):  # silence is the point of it
-            self.ask(verb, timeout_s=1.0)
+            self.ask(verb, timeout_s=0.5)
 
     # network
 
