@@ -110,9 +110,9 @@ class LocalShell(Shell):
     _prefix: tuple[str, ...] = ()
 
     def __init__(self, *, stays: bool = False) -> None:
-        self._interpreters = Interpreters(self._interpreter) if stays else None
+        self._interpreters = Interpreters(self._begin) if stays else None
 
-    def _interpreter(self) -> _PipedSession:
+    def _begin(self) -> _PipedSession:
         return _PipedSession(self._start(["sh"], stdin=subprocess.PIPE, quiet=True))
 
     def run(

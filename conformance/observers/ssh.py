@@ -36,7 +36,7 @@ class SshShell(Shell):
         self._prefix = ("ip", "netns", "exec", spec.netns) if spec.netns else ()
         self._through = through
         self._client: Any = None
-        self._interpreters = Interpreters(self._interpreter)
+        self._interpreters = Interpreters(self._begin)
         self._lock = threading.Lock()
 
     @property
@@ -100,7 +100,7 @@ class SshShell(Shell):
             raise failed(done, self._where)
         return done
 
-    def _interpreter(self) -> _SshSession:
+    def _begin(self) -> _SshSession:
         return _SshSession(self._session(["sh"]), self._end)
 
     def _end(self, group: int) -> None:
