@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from labs.simulated.world.clock import Steps, Task, VirtualClock
+from labs.simulated.world.clock import SECOND_NS, Steps, Task, VirtualClock
 
 
 def test_events_run_in_the_order_of_their_time() -> None:
@@ -61,3 +61,9 @@ def test_a_task_returns_its_result() -> None:
     assert not task.done
     clock.sleep(1.0)
     assert task.result == pytest.approx(7)
+
+
+def test_a_wait_comes_to_its_end_however_little_of_it_is_left() -> None:
+    clock = VirtualClock()
+    clock.sleep(1e-13)
+    assert clock.now_ns == 1000 * SECOND_NS + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
@@ -42,9 +43,10 @@ class VirtualClock:
         return self.now_ns / SECOND_NS
 
     def sleep(self, seconds: float) -> None:
-        """Let `seconds` of virtual time pass; takes no real time."""
+        """Let `seconds` of virtual time pass; takes no real time. The least that is more than nothing is a nanosecond."""
         with self.lock:
-            until_ns = self.now_ns + max(0, round(seconds * SECOND_NS))
+            # rounded up: whoever sleeps until what is left is nothing would else never come to the end of it
+            until_ns = self.now_ns + max(0, math.ceil(seconds * SECOND_NS))
             while self._due and self._due[0][0] <= until_ns:
                 self._run_next()
             self.now_ns = max(self.now_ns, until_ns)
