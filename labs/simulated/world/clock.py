@@ -43,7 +43,7 @@ class VirtualClock:
         return self.now_ns / SECOND_NS
 
     def sleep(self, seconds: float) -> None:
-        """Let `seconds` of virtual time pass; takes no real time. The least that is more than nothing is a nanosecond."""
+        """Let `seconds` of virtual time pass, and at least a nanosecond if not none; takes no real time."""
         with self.lock:
             # rounded up: whoever sleeps until what is left is nothing would else never come to the end of it
             until_ns = self.now_ns + max(0, math.ceil(seconds * SECOND_NS))
