@@ -110,8 +110,8 @@ def until(
         probe: What to look at.
         holds: Whether what was seen is it.
         seconds: The deadline.
-        interval: Seconds between two looks. They grow with the wait, of whose end so a tenth is missed at most, to ten
-            times that; and no pause is shorter than the look before it, which weighs on what is looked at.
+        interval: Seconds between two looks. They grow to ten times that: with the wait, a tenth of which may so be waited in
+            vain, and with the time that a look takes, for it weighs on what is looked at.
         never: Says why the condition can no longer hold, which ends the wait at once; None while it still can.
         ignore: Exceptions of `probe` that mean "not yet".
 
@@ -134,8 +134,8 @@ def until(
                 raise WaitTimeout(f"{what} (given up: {reason})", now() - waiter.start, waiter.history)
         if deadline.left <= 0:
             raise WaitTimeout(what, seconds, waiter.history)
-        pause = min(max(interval, (now() - waiter.start) / 10), interval * 10)
-        _clock.sleep(min(max(pause, now() - looked), deadline.left))
+        pause = max(interval, (now() - waiter.start) / 10, now() - looked)
+        _clock.sleep(min(pause, interval * 10, deadline.left))
 
 
 def holds_for(what: str, probe: Callable[[], bool], *, seconds: float, interval: float = 0.05) -> None:
