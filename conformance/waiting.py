@@ -110,7 +110,7 @@ def until(
         probe: What to look at.
         holds: Whether what was seen is it.
         seconds: The deadline.
-        interval: Seconds between two looks. They grow to ten times that: with the wait, a tenth of which may so be in vain,
+        interval: Seconds between two looks. They grow to ten times that: with the wait, a tenth of which is lost,
             and with the time that a look takes, for it weighs on what is looked at.
         never: Says why the condition can no longer hold, which ends the wait at once; None while it still can.
         ignore: Exceptions of `probe` that mean "not yet".
