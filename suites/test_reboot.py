@@ -58,7 +58,7 @@ def test_reboot_soft_is_graceful(driver: Driver, machines: Machines, machine: Ma
 def test_reboot_hard_is_immediate(driver: Driver, machines: Machines, machine: Machine) -> None:
     before = machine.guest.boot()
     machine.guest.hang()
-    assert not machine.guest.answers()
+    assert not machine.guest.answers(timeout_s=machine.pace.glance)
 
     driver.reboot(machine.id, RebootMode.HARD).wait()
 

@@ -30,8 +30,9 @@ def wait_ping(machine: Machine, address: str, *, seconds: float | None = None) -
 
 
 def silent(machine: Machine, address: str) -> bool:
-    """Whether the machine answers neither a ping nor a request to its agent, for half a second each."""
-    return not machine.peer.ping(address, timeout_s=0.5) and not machine.guest.answers(timeout_s=0.5)
+    """Whether the machine answers neither a ping nor a request to its agent, for a glance each."""
+    glance = machine.pace.glance
+    return not machine.peer.ping(address, timeout_s=glance) and not machine.guest.answers(timeout_s=glance)
 
 
 def passes(machine: Machine, frame: bytes, mark: bytes) -> bool:

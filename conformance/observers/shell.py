@@ -132,14 +132,11 @@ class LocalShell(Shell):
     def script(self, text: str, *args: str, timeout_s: float = 30.0, check: bool = True) -> Completed:
         if self._interpreters is None:
             return super().script(text, *args, timeout_s=timeout_s, check=check)
-        argv = ("sh", "-c", text, "sh", *args)
         try:
-            status, out, err = self._interpreters.run(text, args, timeout_s)
-        except TimeoutError:
-            raise late(argv, timeout_s, self._where) from None
+            done = interpret(self._interpreters, text, args, timeout_s, self._where)
         except OSError:  # it was ended, and by whom only the host can tell
-            status, out, err = -signal.SIGKILL, b"", b"the shell ended"
-        return self._judge(Completed(argv, status, out, err), check)
+            done = Completed(("sh", "-c", text, "sh", *args), -signal.SIGKILL, b"", b"the shell ended")
+        return self._judge(done, check)
 
     def close(self) -> None:
         if self._interpreters is not None:
@@ -267,6 +264,15 @@ def _zombie(pid: int) -> bool:
             return file.read().rsplit(b")", 1)[1].split()[0] in (b"Z", b"X")
     except OSError:
         return True
+
+
+def interpret(interpreters: Interpreters, text: str, args: Sequence[str], timeout_s: float, where: str) -> Completed:
+    """Have an interpreter that stays run a script; raises `ProbeFailed` when late, `OSError` when the shell is gone."""
+    argv = ("sh", "-c", text, "sh", *args)
+    try:
+        return Completed(argv, *interpreters.run(text, args, timeout_s))
+    except TimeoutError:
+        raise late(argv, timeout_s, where) from None
 
 
 def late(argv: Sequence[str], timeout_s: float, where: str) -> ProbeFailed:

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 from conformance.errors import HostDown, LabError
 from conformance.lab import inventory
 from conformance.observers.interpreter import Interpreters
-from conformance.observers.shell import Completed, Process, Shell, failed, late
+from conformance.observers.shell import Completed, Process, Shell, failed, interpret, late
 from conformance.waiting import Deadline
 
 _PIECE = 1 << 16
@@ -88,15 +88,11 @@ class SshShell(Shell):
     def script(self, text: str, *args: str, timeout_s: float = 30.0, check: bool = True) -> Completed:
         if self._prefix:  # a peer's: they are asked rarely
             return super().script(text, *args, timeout_s=timeout_s, check=check)
-        argv = ("sh", "-c", text, "sh", *args)
         try:
-            status, out, err = self._interpreters.run(text, args, timeout_s)
-        except TimeoutError:
-            raise late(argv, timeout_s, self._where) from None
+            done = interpret(self._interpreters, text, args, timeout_s, self._where)
         except OSError as error:
             raise HostDown(f"the connection to {self._where} broke") from error
-        done = Completed(argv, status, out, err)
-        if check and status != 0:
+        if check and done.status != 0:
             raise failed(done, self._where)
         return done
 
