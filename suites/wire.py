@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Sequence
 
 from conformance.machine import Machine
 from conformance.observers.frames import udp
+from conformance.observers.host import ask_all
 from conformance.observers.wire import Sniffer
 from conformance.waiting import until
 
@@ -30,9 +32,13 @@ def wait_ping(machine: Machine, address: str, *, seconds: float | None = None) -
 
 
 def silent(machine: Machine, address: str) -> bool:
-    """Whether the machine answers neither a ping nor a request to its agent, for a glance each."""
+    """Whether the machine answers neither a ping nor a request to its agent, both listened for as long as a glance."""
     glance = machine.pace.glance
-    return not machine.peer.ping(address, timeout_s=glance) and not machine.guest.answers(timeout_s=glance)
+    asks: Sequence[Callable[[], bool]] = (
+        lambda: machine.peer.ping(address, timeout_s=glance),
+        lambda: machine.guest.answers(timeout_s=glance),
+    )
+    return not any(ask_all(asks, lambda ask: ask()))
 
 
 def passes(machine: Machine, frame: bytes, mark: bytes) -> bool:

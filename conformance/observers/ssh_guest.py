@@ -16,7 +16,7 @@ from typing import Any
 
 from conformance.errors import GuestSilent, HostDown, ProbeFailed
 from conformance.guest.pattern import pattern
-from conformance.observers.shell import Completed, Shell
+from conformance.shells.shell import Completed, Shell
 
 _SUDO = 'S=; [ "$(id -u)" = 0 ] || S="sudo -n"\n'
 _WRITE_BYTES = 16 * 1024 * 1024

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from conformance.errors import FaultNotFired, ProbeFailed
-from conformance.observers.shell import Shell
+from conformance.shells.shell import Shell
 from conformance.waiting import WaitTimeout, until
 
 MIGRATION_PORTS = "49152-49215"

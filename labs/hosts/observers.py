@@ -13,8 +13,8 @@ from conformance.lab.inventory import Host, LabInventory, Network
 from conformance.lab.lab import Observers
 from conformance.observers.guest import Channel
 from conformance.observers.peer.client import Peer, PeerChannel
-from conformance.observers.shell import Shell, open_shell
-from conformance.observers.ssh import SshShell
+from conformance.shells.shell import Shell, open_shell
+from conformance.shells.ssh import SshShell
 from labs.hosts.probe import ShellHostProbe
 from labs.hosts.serial import SerialChannel
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 from conformance.errors import FaultNotFired, LabError, ProbeFailed
 from conformance.lab.inventory import Host, LabInventory
 from conformance.observers.host import HostDomain, Inventory
-from conformance.observers.shell import Shell
+from conformance.shells.shell import Shell
 from labs.hosts import faults
 
 _WINDOW = 65536

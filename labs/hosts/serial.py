@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from conformance.errors import GuestSilent, LabError
-from conformance.observers.shell import Process
+from conformance.shells.shell import Process
 from conformance.waiting import WaitTimeout, until
 from labs.hosts.probe import Console, ShellHostProbe
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from conformance.errors import ProbeFailed
 from conformance.observers.host import Kind
-from conformance.observers.shell import Shell
+from conformance.shells.shell import Shell
 
 _BEGIN = r"""
 token=$1; what=$2; vms=yes; shift 2

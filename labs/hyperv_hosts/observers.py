@@ -11,7 +11,7 @@ from conformance.model import Evidence
 from conformance.observers.guest import Channel
 from conformance.observers.host import ask_all
 from conformance.observers.peer.client import Peer, PeerChannel
-from conformance.observers.shell import Shell, open_shell
+from conformance.shells.shell import Shell, open_shell
 from labs.hyperv_double import marker
 from labs.hyperv_hosts.probe import HypervHostProbe
 from labs.hyperv_hosts.session import Session, url_of

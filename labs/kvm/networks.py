@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from conformance.observers.shell import LocalShell
+from conformance.shells.shell import LocalShell
 from labs.kvm.layout import HOSTS, MANAGEMENT, Cell
 from labs.kvm.nodes import Node
 from labs.nested.networks import BRIDGE, NETWORKS, QUIET, GuestNetwork, dnsmasq, peer_links

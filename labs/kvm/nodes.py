@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from conformance.observers.shell import NamespaceShell
+from conformance.shells.shell import NamespaceShell
 from conformance.waiting import until
 from labs.nested.processes import alive, command_lines, pids
 from labs.nested.processes import end as end_processes

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import PurePath
 
 from conformance.errors import FaultNotFired
-from conformance.observers.shell import Shell
+from conformance.shells.shell import Shell
 from labs.hosts.faults import gone
 
 VIRSH = ("virsh", "-c", "qemu:///system")

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from conformance.observers.host import Entry, HostDomain, Inventory, Kind
-from conformance.observers.shell import Shell
+from conformance.shells.shell import Shell
 from labs.hosts import surroundings
 from labs.hosts.surroundings import Surroundings, parse
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from conformance.errors import LabError
-from conformance.observers.shell import Process, Shell
+from conformance.shells.shell import Process, Shell
 
 _CLOSE_S = 0.1
 _EXCHANGES = 12

@@ -11,8 +11,8 @@ from typing import ClassVar
 from conformance.errors import LabError
 from conformance.lab.inventory import LabInventory, load
 from conformance.lab.lab import Observers, Say
-from conformance.observers.shell import Shell
 from conformance.paths import cache_dir
+from conformance.shells.shell import Shell
 from conformance.waiting import WaitTimeout, now
 from labs.nested import accel
 from labs.nested.cell import write

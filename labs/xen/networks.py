@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conformance.observers.shell import Shell
+from conformance.shells.shell import Shell
 from labs.nested.networks import BRIDGE, NETWORKS, QUIET, GuestNetwork, dnsmasq, peer_links
 from labs.xen.layout import FIRST, LINK, LINK_MTU, address4, address6, peer_folder, vlan
 

@@ -19,7 +19,7 @@ from conformance.guest.packages import run
 from conformance.lab import inventory
 from conformance.lab.inventory import Image
 from conformance.lab.lab import Say
-from conformance.observers.shell import Shell, open_shell
+from conformance.shells.shell import Shell, open_shell
 from conformance.waiting import WaitTimeout, now, until
 from labs.nested import images as guest_images
 from labs.nested import storage as file_systems

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conformance.observers.shell import Shell
+from conformance.shells.shell import Shell
 from labs.xen.layout import FIRST, IMAGES, address4, storage
 
 IMAGES_DISK, LOCAL_DISK, SHARED_DISK = "/dev/vdb", "/dev/vdc", "/dev/vdd"

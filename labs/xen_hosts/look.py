@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from conformance.errors import ProbeFailed
 from conformance.observers.host import Entry, HostDomain, Inventory, Kind
-from conformance.observers.shell import Shell
+from conformance.shells.shell import Shell
 from labs.hosts import surroundings
 from labs.hosts.surroundings import Surroundings, parse
 

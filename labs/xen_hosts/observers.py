@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from conformance.lab.inventory import Host, LabInventory
-from conformance.observers.shell import Shell
+from conformance.shells.shell import Shell
 from labs.hosts.observers import HostObservers
 from labs.xen_hosts.probe import XenHostProbe
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from conformance.errors import FaultNotFired
-from conformance.observers.shell import LocalShell
+from conformance.shells.shell import LocalShell
 from conformance.waiting import until
 from labs.hosts import faults
 

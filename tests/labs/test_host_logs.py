@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from conformance.observers.host import HostDomain, Inventory
-from conformance.observers.shell import LocalShell
+from conformance.shells.shell import LocalShell
 from labs.hosts.probe import Console, ShellHostProbe
 
 

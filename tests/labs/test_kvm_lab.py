@@ -15,7 +15,7 @@ import pytest
 from conformance.errors import LabError
 from conformance.lab.inventory import LabInventory, load
 from conformance.observers.peer.client import Peer
-from conformance.observers.shell import LocalShell
+from conformance.shells.shell import LocalShell
 from labs.kvm import KvmLab, nodes
 from labs.kvm.layout import Cell
 from labs.libvirt_hosts.observers import LibvirtObservers

@@ -15,7 +15,7 @@ import pytest
 
 from conformance.lab.inventory import LabInventory
 from conformance.observers.host import Inventory, Kind
-from conformance.observers.shell import Completed
+from conformance.shells.shell import Completed
 from conformance.waiting import until
 from labs.kvm import certificates
 from labs.kvm.layout import Cell

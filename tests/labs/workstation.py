@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.lab.inventory import LabInventory
-from conformance.observers.shell import Completed, LocalShell, NamespaceShell
+from conformance.shells.shell import Completed, LocalShell, NamespaceShell
 from conformance.waiting import until
 from labs.kvm import nodes
 from labs.kvm.layout import HOSTS, MANAGEMENT, NETWORKS, Cell

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conformance.observers.peer.client import Peer, PeerChannel, eui64
-from conformance.observers.shell import LocalShell
+from conformance.shells.shell import LocalShell
 from conformance.waiting import until
 
 GUEST_MAC = "02:68:76:00:00:02"

@@ -12,7 +12,7 @@ import pytest
 from conformance.errors import GuestSilent, ProbeFailed
 from conformance.observers.guest import Guest
 from conformance.observers.peer.client import Peer, PeerChannel, eui64
-from conformance.observers.shell import LocalShell
+from conformance.shells.shell import LocalShell
 from conformance.waiting import until
 from tests.observers.conftest import GUEST_MAC, Wire
 

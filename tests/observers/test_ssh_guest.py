@@ -17,9 +17,9 @@ from conformance.errors import GuestSilent, HostDown, ProbeFailed
 from conformance.lab import inventory
 from conformance.observers.guest import Guest
 from conformance.observers.peer.client import Peer
-from conformance.observers.shell import Completed, LocalShell, Process, Shell
-from conformance.observers.ssh import SshShell
 from conformance.observers.ssh_guest import SshChannel
+from conformance.shells.shell import Completed, LocalShell, Process, Shell
+from conformance.shells.ssh import SshShell
 from conformance.waiting import until
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from conformance.errors import GuestSilent, ProbeFailed
-from conformance.observers.shell import Process, Shell
 from conformance.observers.wire import Frame, Stream, StreamReport
+from conformance.shells.shell import Process, Shell
 
 _PACKAGE = "conformance.observers.peer"
 _MODULES = ("tally", "network", "agents", "capture", "echo", "streams", "process")  # each after what it imports

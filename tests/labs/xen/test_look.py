@@ -10,7 +10,7 @@ import pytest
 
 from conformance.errors import FaultNotFired, ProbeFailed
 from conformance.observers.host import Kind, residue
-from conformance.observers.shell import Completed, Process, Shell
+from conformance.shells.shell import Completed, Process, Shell
 from labs.xen_hosts import faults
 from labs.xen_hosts.look import Look, look
 from labs.xen_hosts.probe import XenHostProbe

@@ -15,7 +15,7 @@ import pytest
 from conformance.errors import HostDown, LabError
 from conformance.lab.inventory import LabInventory, SshShell, load
 from conformance.observers.peer.client import Peer
-from conformance.observers.shell import open_shell
+from conformance.shells.shell import open_shell
 from conformance.waiting import until
 from labs.nested import processes
 from labs.xen import XenLab, clock, dom0, keys, machine, saved

@@ -19,7 +19,7 @@ from typing import IO, Protocol, cast
 
 from conformance.errors import HostDown, LabFileError, ProbeFailed
 from conformance.lab import inventory
-from conformance.observers.interpreter import Interpreters
+from conformance.shells.interpreter import Interpreters
 
 _SHOWN = 400
 _PIECE = 1 << 16
@@ -90,7 +90,7 @@ def open_shell(spec: inventory.Shell) -> Shell:
     """The shell that a lab file describes; nothing is contacted yet."""
     if isinstance(spec, inventory.SshShell):
         # here, for a local shell needs none of it
-        from conformance.observers.ssh import SshShell
+        from conformance.shells.ssh import SshShell
 
         return SshShell(spec)
     if isinstance(spec, inventory.NamespaceShell):

@@ -14,8 +14,8 @@ from typing import IO, Any, cast
 
 from conformance.errors import HostDown, LabError
 from conformance.lab import inventory
-from conformance.observers.interpreter import Interpreters
-from conformance.observers.shell import Completed, Process, Shell, failed, interpret, late
+from conformance.shells.interpreter import Interpreters
+from conformance.shells.shell import Completed, Process, Shell, failed, interpret, late
 from conformance.waiting import Deadline
 
 _PIECE = 1 << 16

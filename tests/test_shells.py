@@ -18,8 +18,8 @@ import pytest
 
 from conformance.errors import HostDown, ProbeFailed
 from conformance.lab import inventory
-from conformance.observers.shell import LocalShell, NamespaceShell, Shell, open_shell
-from conformance.observers.ssh import SshShell
+from conformance.shells.shell import LocalShell, NamespaceShell, Shell, open_shell
+from conformance.shells.ssh import SshShell
 from conformance.waiting import until
 
 SSHD = Path("/usr/sbin/sshd")
