@@ -62,7 +62,10 @@ class LibvirtDriver(SnapshotTree, CloneVm, Sizes, Migration, Devices):
         return cls(lab, target, parsed, hosts, cls.flavour_for(parsed))
 
     def close(self) -> None:
-        self._locks.when_idle(self._hosts.close)
+        self._locks.when_idle(self._disconnect)
+
+    def _disconnect(self) -> None:
+        self._hosts.close()
 
     def hosts(self) -> Sequence[str]:
         return self._hosts.names

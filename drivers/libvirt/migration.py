@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import threading
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -12,22 +11,21 @@ from typing import Any
 from conformance.driver import LIVE, Operation, Running
 from conformance.errors import HostUnreachable, HypervisorFailure, InvalidRequest, InvalidState, Unsupported
 from conformance.lab.inventory import Storage
-from conformance.model import Capability, MigrateOptions, PowerState, Progress
-from conformance.waiting import WaitTimeout, now, until
+from conformance.model import Capability, MigrateOptions, PowerState
 from drivers.libvirt import addresses, filters, naming, storage, xml
 from drivers.libvirt.base import OFF, Base, Located, power_of
 from drivers.libvirt.binding import lv
 from drivers.libvirt.errors import kind_of
 from drivers.libvirt.parking import Parking
-
-WATCH_SECONDS = 0.1
+from drivers.libvirt.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
     """One migration: from where to where, and which disks go along.
 
-    `copies` are (path on the source, path on the target) of the disks whose content is sent.
+    `copies` are (path on the source, path on the target) of the disks whose content is sent, `records` the numbers of
+    domains that the target's toolstack knew before, where that is asked.
     """
 
     here: Located
@@ -36,79 +34,7 @@ class Move:
     options: MigrateOptions
     copies: tuple[tuple[str, str], ...]
     target_storage: Storage | None
-
-
-class Watch:
-    """Looks at a migration's job while another thread waits for it: progress, switch to post-copy, stalls."""
-
-    def __init__(self, dom: Any, *, postcopy: bool, stall_seconds: float, measured: bool = True) -> None:
-        self._dom = dom
-        self._postcopy = postcopy
-        self._stall = stall_seconds
-        self._measured = measured
-        self._end = threading.Event()
-        self._seen = Progress(0.0, "preparing")
-        self._moved = (0, now())
-        self.switched = False
-        self.stalled = False
-        self.aborted = False
-        self._thread = threading.Thread(target=self._run, name="migration-watch", daemon=True)
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def progress(self) -> Progress:
-        return self._seen
-
-    def _run(self) -> None:
-        while not self._end.wait(WATCH_SECONDS):
-            try:
-                self._look(self._dom.jobStats(0))
-            except lv.libvirtError:
-                continue  # the domain is on its way; whoever called migrate gets the error that counts
-
-    def _look(self, stats: dict[str, Any]) -> None:
-        if stats.get("type", lv.VIR_DOMAIN_JOB_NONE) == lv.VIR_DOMAIN_JOB_NONE:
-            return
-        if not self._measured:  # that there is a job is all that libvirt tells
-            self._seen = Progress(0.5, "migrating")
-            return
-        sent, total = stats.get("data_processed", 0), stats.get("data_total", 0)
-        phase = "post-copy" if self.switched else "copying" if sent else "preparing"
-        self._seen = Progress(min(0.99, sent / total) if total else 0.0, phase)
-        if sent != self._moved[0]:
-            self._moved = (sent, now())
-        elif now() - self._moved[1] > self._stall and not self.switched:
-            # QEMU waits for a silently cut connection as long as TCP does, about a quarter of an hour
-            self.stalled = True
-            self._dom.abortJob()
-        if self._postcopy and not self.switched and stats.get("memory_processed", 0) > 0:
-            # refused until data flows
-            self._dom.migrateStartPostCopy(0)
-            self.switched = True
-
-    def abort(self) -> None:
-        """Ask libvirt to give the migration up; before its job exists, wait for that."""
-        if self.switched:
-            raise Unsupported("a post-copy migration cannot go back", capability="migrate.abort", operation="migrate")
-        self.aborted = True
-
-        def taken() -> bool:
-            try:
-                self._dom.abortJob()
-            except lv.libvirtError:
-                return self._end.is_set()
-            return True
-
-        try:
-            until("the migration to be there to abort", taken, seconds=10)
-        except WaitTimeout as timeout:
-            raise HypervisorFailure(str(timeout), operation="migrate") from None
+    records: frozenset[int] = frozenset()
 
 
 class Migration(Parking, Base):
@@ -129,12 +55,7 @@ class Migration(Parking, Base):
         if options.postcopy and current is not PowerState.RUNNING:
             raise InvalidState(current=current, allowed=(PowerState.RUNNING,), operation="migrate", vm=vm)
         move = self._plan(here, host, options)
-        watch = Watch(
-            here.dom,
-            postcopy=options.postcopy,
-            stall_seconds=self._options.migrate.stall_seconds,
-            measured=self._flavour.job_progress,
-        )
+        watch = self._watch(move)
         can_abort = options.live and Capability.MIGRATE_ABORT in self._flavour.capabilities
         self._locks.acquire(here.vm, "migrate")
 
@@ -150,6 +71,15 @@ class Migration(Parking, Base):
 
         return Running(
             work, operation="migrate", vm=vm, progress=watch.progress, abort=watch.abort if can_abort else None
+        )
+
+    def _watch(self, move: Move) -> Watch:
+        """What looks at a migration while it is under way."""
+        return Watch(
+            move.here.dom,
+            postcopy=move.options.postcopy,
+            stall_seconds=self._options.migrate.stall_seconds,
+            measured=self._flavour.job_progress,
         )
 
     def _plan(self, here: Located, host: str, options: MigrateOptions) -> Move:
@@ -204,7 +134,13 @@ class Migration(Parking, Base):
                 self._send(move)
         except BaseException as error:
             if not self._arrived(move):
-                self._undo([lambda: self._restore_parked(here), lambda: self._clean_target(move, made)])
+                self._undo(
+                    [
+                        lambda: self._restore_parked(here),
+                        lambda: self._mend_source(move),
+                        lambda: self._clean_target(move, made),
+                    ]
+                )
                 self._explain(error, watch, move)
                 raise
         self._settle(move)
@@ -340,6 +276,9 @@ class Migration(Parking, Base):
         if there.tree().find("devices/interface/filterref") is not None:
             filters.drop(move.here.conn)
 
+    def _mend_source(self, move: Move) -> None:
+        """The VM stayed on the source: have it go on there, where the hypervisor does not see to that itself."""
+
     def _clean_target(self, move: Move, made: list[str]) -> None:
         """The VM stayed on the source: leave nothing of it on the target."""
         source, there = self._lookup(move.here.host, move.here.vm), self._lookup(move.host, move.here.vm)
@@ -363,7 +302,7 @@ class Migration(Parking, Base):
         """Say why where libvirt only says that the job was aborted."""
         if not isinstance(error, lv.libvirtError):
             return
-        why = "aborted on request" if watch.aborted else "given up: nothing was sent any more" if watch.stalled else ""
+        why = watch.why
         if kind_of(error) is HostUnreachable and move.conn.isAlive() and move.here.conn.isAlive():
             # the daemons are well: what broke is the connection between the two machines
             why = why or "the connection to the target broke"

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from conformance.errors import LabFileError
-from conformance.lab.inventory import Target
+from conformance.lab.inventory import LocalShell, NamespaceShell, SshShell, Target
 
 
 class _Strict(BaseModel):
@@ -55,11 +55,18 @@ class Options(_Strict):
     migrate: MigrateSettings = MigrateSettings()
 
 
+Dom0Shell = Annotated[LocalShell | NamespaceShell | SshShell, Field(discriminator="kind")]
+
+
 class XenOptions(Options):
     """`[target.options]` of a Xen target."""
 
     guest_type: Literal["pv", "pvh", "hvm"] = "pvh"
     console_logs: str = Field(default="", description="folder of xenconsoled's logs in dom0, if it logs guests")
+    xl: dict[str, Dom0Shell] = Field(
+        default={},
+        description="by host: where xl is run for what libvirt neither shows nor mends; none: libvirt alone",
+    )
 
 
 Kind = TypeVar("Kind", bound=Options)
@@ -83,5 +90,10 @@ def parse(target: Target, kind: type[Kind]) -> Kind:
         raise LabFileError(
             f"options of target {target.slug}: no URI for {', '.join(missing)}",
             hint='uris = { host = "qemu+ssh://root@host/system" }',
+        )
+    if isinstance(options, XenOptions) and options.xl and (missing := [n for n in target.hosts if n not in options.xl]):
+        raise LabFileError(
+            f"options of target {target.slug}: no shell to run xl in on {', '.join(missing)}",
+            hint='xl = { host = { kind = "ssh", address = "host.example" } } for every host, or none',
         )
     return options

@@ -9,16 +9,21 @@ from typing import Any, ClassVar
 
 from conformance.driver import LIVE, Operation
 from conformance.errors import InvalidRequest, NotFound, Unsupported
-from conformance.lab.inventory import Image
+from conformance.lab.inventory import Image, LabInventory, Target
 from conformance.model import Capability, Declared, MigrateOptions, NicSpec, PowerState, SnapshotState, VmSpec
+from conformance.shells.shell import open_shell
 from drivers.libvirt import naming, options, storage, xml
 from drivers.libvirt.base import Located
 from drivers.libvirt.binding import lv
+from drivers.libvirt.connection import Hosts
 from drivers.libvirt.driver import CONSOLE_BYTES, LibvirtDriver
 from drivers.libvirt.errors import translated
 from drivers.libvirt.flavour import Flavour
 from drivers.libvirt.kvm import SHARED
 from drivers.libvirt.migration import Move
+from drivers.libvirt.toolstack import Toolstack
+from drivers.libvirt.watch import Watch
+from drivers.libvirt.xen_migration import Transfer, Way, mend
 
 _PV = Flavour(
     name="Xen",
@@ -98,7 +103,22 @@ class XenDriver(LibvirtDriver):
     @classmethod
     def flavour_for(cls, parsed: options.Options) -> Flavour:
         assert isinstance(parsed, options.XenOptions)
-        return FLAVOURS[parsed.guest_type]
+        flavour = FLAVOURS[parsed.guest_type]
+        if not parsed.xl:
+            return flavour
+        return replace(flavour, capabilities={**flavour.capabilities, Capability.MIGRATE_ABORT: ("host", "in dom0")})
+
+    def __init__(
+        self, lab: LabInventory, target: Target, options: options.XenOptions, hosts: Hosts, flavour: Flavour
+    ) -> None:
+        super().__init__(lab, target, options, hosts, flavour)
+        shells = {host: open_shell(spec) for host, spec in options.xl.items()}
+        self._toolstack = Toolstack(shells) if shells else None
+
+    def _disconnect(self) -> None:
+        super()._disconnect()
+        if self._toolstack is not None:
+            self._toolstack.close()
 
     def capabilities(self) -> Mapping[Capability, Declared]:
         offered = dict(super().capabilities())
@@ -218,7 +238,25 @@ class XenDriver(LibvirtDriver):
                 vm=here.vm,
                 host=host,
             )
-        return move
+        if self._toolstack is None or not options.live:
+            return move
+        self._toolstack.reach((here.host, host))
+        return replace(move, records=self._toolstack.records(host))
+
+    def _watch(self, move: Move) -> Watch:
+        if self._toolstack is None or not move.options.live:
+            return super()._watch(move)
+        here = move.here
+        return Transfer(
+            self._toolstack,
+            Way(here.vm, here.host, move.host, here.dom.info()[1] << 10),
+            here.dom,
+            stall_seconds=self._options.migrate.stall_seconds,
+        )
+
+    def _mend_source(self, move: Move) -> None:
+        if self._toolstack is not None:
+            mend(self._toolstack, move.here)
 
     def _migrate_flags(self, move: Move) -> int:  # noqa: ARG002 - libxl knows no others
         return self._flavour.flags(self._flavour.migrate_flags)
@@ -234,6 +272,8 @@ class XenDriver(LibvirtDriver):
     def _clean_target(self, move: Move, made: list[str]) -> None:
         super()._clean_target(move, made)
         if self._lookup(move.host, move.here.vm) is None:
+            if self._toolstack is not None and move.options.live:
+                self._toolstack.clean(move.host, move.here.vm, move.records)
             self._forget_console(move.host, move.here.dom.name())
 
     def addresses(self, vm: str) -> Sequence[str]:

@@ -46,7 +46,7 @@ def inventory(cell: Cell, kept: Saved, made: Parts, ports: Mapping[str, machine.
             "network": networks,
             "storage": storages,
             "image": made.images,
-            "target": [_target(guests, ports) for guests in ("pv", "pvh", "hvm")],
+            "target": [_target(guests, ports, shells) for guests in ("pv", "pvh", "hvm")],
         }
     )
 
@@ -55,13 +55,14 @@ def _inside(shell: SshShell, namespace: str) -> dict[str, Any]:
     return {**shell.model_dump(), "netns": namespace}
 
 
-def _target(guests: str, ports: Mapping[str, machine.Ports]) -> dict[str, Any]:
+def _target(guests: str, ports: Mapping[str, machine.Ports], shells: Mapping[str, SshShell]) -> dict[str, Any]:
     options = {
         "uris": {host: f"xen+tcp://127.0.0.1:{ports[host].libvirt}/system" for host in HOSTS},
         "guest_type": guests,
         # a BIOS that reads a kernel from a disk, word by word, takes minutes where it is emulated
         "direct_kernel": True,
         "console_logs": CONSOLES,
+        "xl": {host: shell.model_dump(mode="json", exclude_none=True) for host, shell in shells.items()},
         "migrate": {"mode": "direct", "uris": {host: f"xen+tcp://{address4(host)}/system" for host in HOSTS}},
     }
     return {"slug": f"xen-{guests}", "driver": "xen", "hosts": HOSTS, "options": options}
