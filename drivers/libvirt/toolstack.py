@@ -27,9 +27,10 @@ _FIND_HELPER = r"""
 for p in /proc/[0-9]*; do
     { read -r comm < "$p/comm"; } 2>/dev/null || continue
     [ "$comm" = libxl-save-help ] || continue
-    # its words: the path, --save-domain or --restore-domain, descriptors of the stream and of the way back, the domain
-    set -- "$1" $(tr '\0' ' ' < "$p/cmdline" 2>/dev/null)
-    [ "$6" != "$1" ] || echo "${p#/proc/}"
+    words=$(tr '\0' ' ' < "$p/cmdline" 2>/dev/null)
+    # behind --save-domain or --restore-domain: the descriptors of the stream and of the way back, the domain
+    set -- "$1" ${words##*-domain }
+    [ "$4" != "$1" ] || echo "${p#/proc/}"
 done
 """
 

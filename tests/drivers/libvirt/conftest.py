@@ -10,10 +10,32 @@ import pytest
 
 from conformance.lab.inventory import LabInventory
 from conformance.lab.lab import Observers
+from conformance.waiting import use_clock
 from drivers.libvirt import LibvirtDriver
 from labs.kvm import KvmLab
 
 CELL = 15
+
+
+class Time:
+    """A clock that stands still but for what it is told."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def sleep(self, seconds: float) -> None:
+        self.at += seconds
+
+
+@pytest.fixture
+def clock() -> Iterator[Time]:
+    clock = Time()
+    use_clock(clock)
+    yield clock
+    use_clock(None)
 
 
 @pytest.fixture(scope="session")

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from conformance.waiting import use_clock
 from drivers.libvirt.kvm import KVM
 from drivers.libvirt.power import Power
-
-
-class Time:
-    """A clock that stands still but for what it is told."""
-
-    def __init__(self) -> None:
-        self.at = 0.0
-
-    def monotonic(self) -> float:
-        return self.at
-
-    def sleep(self, seconds: float) -> None:
-        self.at += seconds
-
-
-@pytest.fixture
-def clock() -> Iterator[Time]:
-    clock = Time()
-    use_clock(clock)
-    yield clock
-    use_clock(None)
+from tests.drivers.libvirt.conftest import Time
 
 
 @pytest.mark.parametrize(("delays", "asked"), [([0.1], 1), ([2.0, 0.6, 0.1], 3), ([2.0] * 9, 3)])

@@ -13,8 +13,8 @@ from conformance.errors import Busy, HypervisorFailure, InvalidState, Timeout
 from conformance.model import PowerState
 from drivers.libvirt import base
 from drivers.libvirt.binding import lv
-from drivers.libvirt.migration import Watch
 from drivers.libvirt.operations import Asked, Locks
+from drivers.libvirt.watch import Watch
 
 
 def test_a_second_operation_is_busy_and_says_with_what() -> None:
@@ -95,8 +95,10 @@ def test_a_request_that_is_met_in_the_last_moment_is_a_success() -> None:
 def test_a_migration_copies_when_data_flows_and_not_when_its_job_begins() -> None:
     """libvirt has the job while the target is still being prepared; what disturbs it then disturbs something else."""
     seen = []
-    watch = Watch(None, postcopy=False, stall_seconds=1e9)
+    told: dict[str, int] = {}
+    watch = Watch(SimpleNamespace(jobStats=lambda _: told), postcopy=False, stall_seconds=1e9)
     for sent, total in ((0, 0), (0, 64), (16, 64), (64, 64)):
-        watch._look({"type": lv.VIR_DOMAIN_JOB_UNBOUNDED, "data_processed": sent, "data_total": total})
+        told.update(type=lv.VIR_DOMAIN_JOB_UNBOUNDED, data_processed=sent, data_total=total)
+        watch.look()
         seen.append((watch.progress().phase, watch.progress().fraction))
     assert seen == [("preparing", 0.0), ("preparing", 0.0), ("copying", 0.25), ("copying", 0.99)]

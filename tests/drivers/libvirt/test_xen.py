@@ -96,6 +96,15 @@ def test_the_driver_names_every_option_that_it_reads() -> None:
     assert XenDriver.option_names > LibvirtDriver.option_names
 
 
+def test_a_way_into_dom0_is_given_for_every_host_or_for_none() -> None:
+    shell = {"kind": "ssh", "address": "a.example"}
+    with pytest.raises(LabFileError, match="run xl in on b"):
+        options.parse(target(xl={"a": shell}), options.XenOptions)
+    with pytest.raises(LabFileError, match="xl"):
+        options.parse(target(xl={"a": {"kind": "winrm", "address": "a.example"}}), options.XenOptions)
+    assert isinstance(options.parse(target(xl={"a": shell, "b": shell}), options.XenOptions), options.XenOptions)
+
+
 # capabilities and refusals, on hosts that are not there
 
 
@@ -227,6 +236,12 @@ def test_what_is_not_declared_is_refused_by_the_call_itself(monkeypatch: pytest.
 
 def test_the_console_is_declared_where_the_lab_says_that_there_are_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Capability.CONSOLE_LOG in driver(monkeypatch, console_logs="/var/log/xen/console").capabilities()
+
+
+def test_a_migration_can_be_aborted_where_there_is_a_way_into_dom0(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Capability.MIGRATE_ABORT not in driver(monkeypatch).capabilities()
+    way = {host: {"kind": "local"} for host in ("a", "b")}
+    assert Capability.MIGRATE_ABORT in driver(monkeypatch, xl=way).capabilities()
 
 
 def spec(**changes: Any) -> VmSpec:
