@@ -78,6 +78,7 @@ class Domain:
     uuid: str
     why: int | None
     dying: bool
+    paused: bool = False
 
 
 class Toolstack:
@@ -106,6 +107,7 @@ class Toolstack:
                 uuid=line["uuid"],
                 why=None if line["reason"] == "-" else int(line["reason"], 16),
                 dying="d" in line["state"],
+                paused="p" in line["state"],
             )
             for line in lines
             if line["id"] != "0"
@@ -160,14 +162,15 @@ class Toolstack:
     def clean(self, host: str, uuid: str, before: Collection[int]) -> None:
         """Take away what a migration that failed has left on its target.
 
-        That is the VM's domain, and what libxl keeps of domains that are no more: while it makes one that somebody
-        destroys, neither of the two cleans up behind the other.
+        That is the VM's domain, if it is paused as all are that arrive: one that has run may be all that there is.
+        And it is what libxl keeps of domains that are no more: while it makes one that somebody destroys, neither of
+        the two cleans up behind the other.
 
         Args:
             before: What `records` told before the migration; those are let alone.
         """
         for each in self.domains(host):
-            if each.uuid == uuid and not each.dying:
+            if each.uuid == uuid and each.paused and not each.dying:
                 self._run(host, "xl", "destroy", str(each.id))
         left = self.records(host) - set(before) - {each.id for each in self.domains(host)}
         if left:

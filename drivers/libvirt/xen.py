@@ -272,9 +272,9 @@ class XenDriver(LibvirtDriver):
     def _clean_target(self, move: Move, made: list[str]) -> None:
         super()._clean_target(move, made)
         if self._lookup(move.host, move.here.vm) is None:
+            self._forget_console(move.host, move.here.dom.name())
             if self._toolstack is not None and move.options.live:
                 self._toolstack.clean(move.host, move.here.vm, move.records)
-            self._forget_console(move.host, move.here.dom.name())
 
     def addresses(self, vm: str) -> Sequence[str]:
         here = self._locate(vm, "addresses")

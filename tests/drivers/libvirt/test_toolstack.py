@@ -95,7 +95,7 @@ def test_of_two_domains_of_a_vm_the_one_that_lives_counts(tools: Toolstack, host
     dying = LIST.splitlines()[2].replace("---ss-", "--ps-d").replace("       2  ", "       1  ")
     living = LIST.splitlines()[3].replace(OTHER, VM)
     (host / "list").write_text(f"{dying}\n{living}\n")
-    assert tools.domains("a")[0] == Domain(MINE, VM, REBOOT, True)
+    assert tools.domains("a")[0] == Domain(MINE, VM, REBOOT, True, True)
     assert tools.domain("a", VM) == Domain(13, VM, None, False)
 
 
@@ -129,6 +129,7 @@ def test_a_target_is_cleaned_of_what_the_migration_left(
     tools: Toolstack, host: Path, device_model: subprocess.Popen[bytes]
 ) -> None:
     until("the device model", lambda: GONE + 10 in tools.records("a"), seconds=10)
+    (host / "list").write_text(LIST.replace("---ss-", "--p---").replace("       2  ", "       -  "))
 
     tools.clean("a", VM, {BEFORE})
 
@@ -141,8 +142,15 @@ def test_a_target_is_cleaned_of_what_the_migration_left(
     assert device_model.wait(10) == -9
 
 
-def test_nothing_is_taken_from_a_domain_that_lives(tools: Toolstack, host: Path) -> None:
-    tools.clean("a", OTHER[::-1], {BEFORE, GONE})
+def test_nothing_is_taken_from_a_domain_that_has_run(tools: Toolstack, host: Path) -> None:
+    for vm in (VM, OTHER):
+        tools.clean("a", vm, {BEFORE, GONE})
+    assert (host / "did").read_text() == ""
+
+
+def test_nor_from_one_that_is_anothers_or_ends_already(tools: Toolstack, host: Path) -> None:
+    (host / "list").write_text(LIST.replace("---ss-", "--p--d").replace("-b----", "--p---"))
+    tools.clean("a", VM, {BEFORE, GONE})
     assert (host / "did").read_text() == ""
 
 
