@@ -36,7 +36,7 @@ def test_net_l2_reach(machines: Machines, lab: LabInventory) -> None:
 def test_net_isolation_vlan(machines: Machines, observers: Observers, lab: LabInventory) -> None:
     own, other = (network.name for network in lab.networks[:2])
     machine, stranger = machines.boot(nics=(machines.nic(own),)), machines.boot(nics=(machines.nic(other),))
-    mark = token()
+    mark, glance = token(), machine.pace.glance
     frame = udp(source_mac=machine.mac, source_ip=machine.address(), destination_ip="255.255.255.255", payload=mark)
 
     with observers.peer(own).sniff() as inside, observers.peer(other).sniff() as outside:
@@ -44,8 +44,10 @@ def test_net_isolation_vlan(machines: Machines, observers: Observers, lab: LabIn
         until("the broadcast on its own network", lambda: seen(inside, mark), seconds=machine.pace.settle)
         holds_for(
             "the other network, out of reach,",
-            lambda: not machine.guest.echo(stranger.address()) and not seen(outside, mark),
-            seconds=machine.pace.glance,
+            lambda: (
+                not machine.guest.echo(stranger.address(), timeout_ms=round(1000 * glance)) and not seen(outside, mark)
+            ),
+            seconds=glance,
         )
 
 
