@@ -67,6 +67,14 @@ done 2>/dev/null
 """
 
 
+_CHECK = """
+for tool in xl xenstore-list xenstore-rm xenstore-write pkill python3; do
+    command -v "$tool" > /dev/null || { echo "there is no $tool" >&2; exit 1; }
+done
+xl list -v > /dev/null
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
     """A domain as the hypervisor shows it.
@@ -97,6 +105,10 @@ class Toolstack:
         """Log in to hosts, all at once: later is too late where that takes as long as what is to be looked at."""
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda host: self._script(host, ":"), hosts))
+
+    def check(self, host: str) -> None:
+        """Raise for what is missing on a host."""
+        self._script(host, _CHECK)
 
     def domains(self, host: str) -> list[Domain]:
         """All domains but dom0, also those that libvirt does not list."""

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from conformance.driver import LIVE, Operation
-from conformance.errors import InvalidRequest, NotFound, Unsupported
+from conformance.errors import DriverError, InvalidRequest, NotFound, Unsupported
 from conformance.lab.inventory import Image, LabInventory, Target
-from conformance.model import Capability, Declared, MigrateOptions, NicSpec, PowerState, SnapshotState, VmSpec
+from conformance.model import Capability, Declared, Finding, MigrateOptions, NicSpec, PowerState, SnapshotState, VmSpec
 from conformance.shells.shell import open_shell
 from drivers.libvirt import naming, options, storage, xml
 from drivers.libvirt.base import Located
@@ -127,6 +127,21 @@ class XenDriver(LibvirtDriver):
             note = f"xenconsoled logs guests to {self._options.console_logs}"
             offered[Capability.CONSOLE_LOG] = Declared(Capability.CONSOLE_LOG, "host", note)
         return offered
+
+    def diagnose(self) -> Sequence[Finding]:
+        """Whether there is a way into every dom0."""
+        if self._toolstack is None:
+            what = "no way into dom0: a migration cannot be aborted, nor one that failed be cleaned up after"
+            return (Finding(what, ok=False, how="the option xl, see docs/drivers/xen.md", needed=False),)
+        return tuple(self._diagnose(self._toolstack, host) for host in self._hosts.names)
+
+    @staticmethod
+    def _diagnose(toolstack: Toolstack, host: str) -> Finding:
+        try:
+            toolstack.check(host)
+        except DriverError as error:
+            return Finding(f"xl on {host}: {error.message}", ok=False, how=f"the shell of {host} in the option xl")
+        return Finding(f"xl on {host}", ok=True)
 
     # what the host offers
 

@@ -175,6 +175,13 @@ def test_a_suspended_domain_is_resumed_through_libxl(tools: Toolstack, host: Pat
         tools.resume("a", MINE)
 
 
+def test_what_is_missing_on_a_host_is_named(tools: Toolstack, host: Path) -> None:
+    tools.check("a")
+    (host / "bin" / "xenstore-rm").unlink()
+    with pytest.raises(HypervisorFailure, match="there is no xenstore-rm"):
+        tools.check("a")
+
+
 class Silent(LocalShell):
     """A host that does not answer."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -242,6 +243,17 @@ def test_a_migration_can_be_aborted_where_there_is_a_way_into_dom0(monkeypatch: 
     assert Capability.MIGRATE_ABORT not in driver(monkeypatch).capabilities()
     way = {host: {"kind": "local"} for host in ("a", "b")}
     assert Capability.MIGRATE_ABORT in driver(monkeypatch, xl=way).capabilities()
+
+
+def test_a_diagnosis_says_whether_there_is_a_way_into_dom0(monkeypatch: pytest.MonkeyPatch) -> None:
+    (found,) = driver(monkeypatch).diagnose()
+    assert (found.ok, found.needed) == (False, False)
+    way = {host: {"kind": "local"} for host in ("a", "b")}
+    monkeypatch.setenv("PATH", "/nowhere:/usr/bin:/bin")
+    with closing(driver(monkeypatch, xl=way)) as made:
+        findings = made.diagnose()  # this machine runs no Xen
+    assert [(item.ok, item.needed) for item in findings] == [(False, True)] * 2
+    assert "there is no xl" in findings[0].what
 
 
 def spec(**changes: Any) -> VmSpec:
