@@ -8,21 +8,12 @@ import allure
 import pytest
 
 from conformance.errors import LabError
-from conformance.observers.host import ask_all
 from conformance.plugin.plan import CELL
 from conformance.plugin.verdicts import Outcome
 from conformance.plugin.worker import Worker
 from conformance.record import Attachment, bounded
 
 _MACHINES = 6
-
-
-def mark(worker: Worker, outcome: Outcome) -> None:
-    """Note where the hosts' logs are now."""
-    if not outcome.marks:
-        names = [host.name for host in worker.lab.hosts]
-        probes = [worker.observers.host(name) for name in names]
-        outcome.marks = dict(zip(names, ask_all(probes, lambda probe: probe.log_mark()), strict=True))
 
 
 def attach(worker: Worker, item: pytest.Item, outcome: Outcome) -> None:

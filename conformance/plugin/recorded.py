@@ -35,11 +35,13 @@ class Tape:
 
     Args:
         write: Takes a finished call.
+        begun: Told the name of a call that begins; what it starts may never be waited for.
         mask: Hides secrets.
         deadline_s: The deadline of an operation that a test waits for without saying how long.
     """
 
     write: Callable[[DriverCall], None]
+    begun: Callable[[str], None]
     mask: Mask
     deadline_s: Callable[[], float]
     item: str = ""
@@ -146,6 +148,7 @@ def _method(name: str) -> Callable[..., Any]:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         tape: Tape = self._tape
         arguments = _arguments(args, kwargs, tape.mask)
+        tape.begun(name)
         start = time.perf_counter()
         with allure.step(f"{name}({arguments})"):
             try:

@@ -152,9 +152,10 @@ class Runner:
     def watched(self, item: pytest.Item) -> Iterator[None]:
         """Compare the hosts before and after the body; what differs is residue, is cleaned away and fails the item."""
         self._before = self.worker.last_look()
-        evidence.mark(self.worker, item.stash[OUTCOME])
+        outcome = item.stash[OUTCOME]
+        outcome.marks = outcome.marks or self.worker.log_marks()
         yield
-        self._compare(item, self._before, item.stash[OUTCOME].machines)
+        self._compare(item, self._before, outcome.machines)
 
     def _compare(self, item: pytest.Item, before: Inventory, made: list[Machines]) -> None:
         opened = self.worker.opened(item.stash[CELL].target)

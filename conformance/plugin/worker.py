@@ -48,7 +48,7 @@ class Opened:
         self.target = target
         self.worker = worker
         self.pace = UNMEASURED
-        self.tape = Tape(worker.write_call, worker.mask, lambda: self.pace.operation)
+        self.tape = Tape(worker.write_call, worker.changing, worker.mask, lambda: self.pace.operation)
         self.tape.item = worker.item
         folder = paths.state_dir() / "ledgers" / worker.lab.name
         self.ledger = Ledger(folder / f"{worker.run}-{worker.name}-{target.slug}.jsonl", target.slug)
@@ -120,7 +120,7 @@ class Opened:
         Names of what is still there afterwards stay in the ledger, for the sweep.
         """
         worker = self.worker
-        found = residue(before, worker.look())
+        found = residue(before, worker.last_look())
         lines = left_behind(worker.news(found["appeared"]), worker.news(found["vanished"]))
         if not lines:
             return lines
@@ -173,6 +173,7 @@ class Worker:
         self._broken: LabError | None = None
         self._opened: dict[str, Opened | HarnessError] = {}
         self._seen: Inventory | None = None
+        self._marks: dict[str, str] | None = None
         self._abandoned: set[tuple[str, str, str]] = set()
         self._lock = threading.RLock()
 
@@ -233,6 +234,19 @@ class Worker:
         """The latest look, where nothing happened since; else a new one."""
         return self.look() if self._seen is None else self._seen
 
+    def log_marks(self) -> dict[str, str]:
+        """Where the hosts' logs were before anything else was changed."""
+        if self._marks is None:
+            names = [host.name for host in self.lab.hosts]
+            probes = [self.observers.host(name) for name in names]
+            self._marks = dict(zip(names, ask_all(probes, lambda probe: probe.log_mark()), strict=True))
+        return self._marks
+
+    def changing(self, operation: str) -> None:
+        """A call of the driver begins or has ended: if it may change a host, what was seen before is worth nothing."""
+        if operation not in READING:
+            self._seen = self._marks = None
+
     def abandon(self, left: Inventory) -> None:
         """What a test left for good and failed for; whatever becomes of it later is no other test's doing."""
         self._abandoned.update((entry.host, entry.kind, entry.name) for entry in left)
@@ -246,8 +260,7 @@ class Worker:
     def write_call(self, call: DriverCall) -> None:
         if not call.item:
             call = call.model_copy(update={"item": self.item})
-        if call.operation not in READING:
-            self._seen = None
+        self.changing(call.operation)
         self.recorder.write(call)
 
     def write_boot(self, seconds: float) -> None:

@@ -44,18 +44,20 @@ class Moves:
 
 
 calls: list[DriverCall] = []
+begun: list[str] = []
 
 
 @pytest.fixture(autouse=True)
 def _no_calls() -> None:
     calls.clear()
+    begun.clear()
 
 
 def recorded(cls: type[SimulatedDriver], tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Driver:
     monkeypatch.setattr(labs, "driver_class", lambda _: cls)
     lab = SimulatedLab.up(7, tmp_path, lambda _: None)
     inner = labs.connect(lab, lab.targets[0])
-    return record(inner, Tape(calls.append, Mask(["hunter22"]), lambda: 0.1))
+    return record(inner, Tape(calls.append, begun.append, Mask(["hunter22"]), lambda: 0.1))
 
 
 @pytest.fixture
@@ -90,6 +92,12 @@ def test_operation_that_never_ends_meets_the_deadline(odd: Driver) -> None:
     assert calls[0].seconds >= 0.1
 
 
+def test_a_call_is_told_when_it_begins_for_nobody_may_wait_for_its_end(odd: Driver) -> None:
+    odd.reboot("vm")
+    assert begun == ["reboot"]
+    assert calls == []
+
+
 def test_errors_are_recorded_without_secrets(odd: Driver) -> None:
     with pytest.raises(NotFound):
         odd.addresses("hunter22")
@@ -120,7 +128,7 @@ def test_an_operation_took_as_long_as_it_was_seen_under_way(monkeypatch: pytest.
     def operation() -> RecordedOperation:
         over.clear()
         move = Move(progress=lambda: None, abort=lambda: None)
-        return RecordedOperation(move, Tape(calls.append, Mask([]), lambda: 0.1), "migrate", "", 0.5)
+        return RecordedOperation(move, Tape(calls.append, begun.append, Mask([]), lambda: 0.1), "migrate", "", 0.5)
 
     watched = operation()
     clock[0] += 3.0

@@ -174,6 +174,56 @@ def test_after_it(machine):
 """
 
 
+UNCHANGED = """
+@requirement("boot.correct-image")
+def test_changes(machine, driver):
+    driver.start(machine.id).wait()
+
+@requirement("boot.correct-image")
+def test_reads(driver):
+    driver.list()
+
+@requirement("boot.correct-image")
+def test_reads_again(driver):
+    driver.list()
+
+@requirement("boot.correct-image")
+def test_changes_again(driver, machine):
+    driver.start(machine.id).wait()
+
+@requirement("boot.correct-image")
+def test_reads_after_that(driver):
+    driver.list()
+"""
+
+COUNTS_LOOKS = """
+from conformance.plugin.worker import Worker
+looks = 0
+look = Worker.look
+
+def counted(self):
+    global looks
+    looks += 1
+    return look(self)
+
+Worker.look = counted
+
+@pytest.fixture(autouse=True)
+def _count(_watched, request):
+    yield
+    print(f"\\nlooks: {request.node.originalname} {looks}")
+"""
+
+
+def test_hosts_are_looked_at_only_after_what_may_have_changed_them(run: Callable[..., Run]) -> None:
+    done = run(UNCHANGED, "-s", conftest="import pytest\n" + COUNTS_LOOKS)
+    lines = [line.split() for line in done.result.stdout.lines if line.startswith("looks: ")]
+    looks = {name: int(count) for _, name, count in lines}
+    assert looks["test_reads"] == looks["test_changes"] + 1
+    assert looks["test_reads_again"] == looks["test_reads"]
+    assert looks["test_reads_after_that"] == looks["test_changes_again"] + 1
+
+
 def test_residue_fails_the_test_that_left_it_and_is_cleaned(run: Callable[..., Run]) -> None:
     done = run(LEAKS)
 
