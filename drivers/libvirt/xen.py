@@ -262,12 +262,9 @@ class XenDriver(LibvirtDriver):
         if self._toolstack is None or not move.options.live:
             return super()._watch(move)
         here = move.here
-        return Transfer(
-            self._toolstack,
-            Way(here.vm, here.host, move.host, here.dom.info()[1] << 10),
-            here.dom,
-            stall_seconds=self._options.migrate.stall_seconds,
-        )
+        with self._guard("migrate", here):
+            way = Way(here.vm, here.host, move.host, here.dom.info()[1] << 10)
+            return Transfer(self._toolstack, way, here.dom, stall_seconds=self._options.migrate.stall_seconds)
 
     def _mend_source(self, move: Move) -> None:
         if self._toolstack is not None:
