@@ -133,16 +133,13 @@ def mend(toolstack: Toolstack, here: Located) -> None:
     if not _what_became(found):
         return
     try:
-        found = until(
+        until(
             "libvirt to notice",
             look,
             lambda seen: not _what_became(seen) or not here.active,
             seconds=_NOTICE_SECONDS,
         )
-        return
     except WaitTimeout:
-        pass
-    reboot = found is not None and found.why == REBOOT and not found.dying
-    here.dom.destroy()
-    if reboot:
-        here.dom.create()
+        here.dom.destroy()
+        if found is not None and found.why == REBOOT and not found.dying:
+            here.dom.create()
