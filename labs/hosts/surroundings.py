@@ -19,10 +19,13 @@ from conformance.shells.shell import Shell
 _BEGIN = r"""
 token=$1; what=$2; vms=yes; shift 2
 say() { printf '\n%s %s\n' "$token" "$*"; }
+# a section "file" for each that has anything in it, its name in the first line; one process for all of them
+show() { sed -s "1{h;z;s/^/\n$token file/p;F;g}" -- "$@" 2>/dev/null; }
+files=
 """
 # the folders are left in "$@"
 _END = r"""
-[ "$what" = all ] || { say end; exit 0; }
+[ "$what" = all ] || { show $files; say end; exit 0; }
 say files
 find "$@" -mindepth 1 \( -type d ! -name 'domain-*' -o -name lost+found -o -printf '%y %s %p\0' \) 2>/dev/null
 for n in /sys/class/net/*; do
@@ -37,7 +40,7 @@ for n in /sys/class/net/*; do
 done
 say rules; nft -s list ruleset 2>/dev/null
 [ -z "$vms" ] || { say ports; ss -lntupH 2>/dev/null; }
-say mounts; cat /proc/self/mounts
+show $files /proc/self/mounts
 say end
 """
 
@@ -72,7 +75,7 @@ class Surroundings:
                 self.rules = text
             case ["ports"]:
                 self.ports = text
-            case ["mounts"]:
+            case ["file", "/proc/self/mounts"]:
                 self.mounts = text
 
     def entries(
@@ -114,7 +117,8 @@ def look(shell: Shell, host: str, script: str, folders: Sequence[str], take: Tak
 
     Args:
         script: The hypervisor's part: `say WORDS` begins a section. Only builtins in loops over /proc. It may set `vms`
-            to nothing where no VM's process runs, which saves looking for their ports.
+            to nothing where no VM's process runs, which saves looking for their ports, and `files` to what else shall
+            be read, as patterns: each gets a section `file PATH` unless it is empty or gone.
         folders: Whose files count.
         take: Gets every section, in order.
         everything: False leaves out what `Surroundings` takes.
@@ -126,6 +130,9 @@ def look(shell: Shell, host: str, script: str, folders: Sequence[str], take: Tak
     for part in done.stdout.split(f"\n{token} ".encode())[1:]:
         head, _, body = part.partition(b"\n")
         words = head.decode(errors="replace").split(" ")
+        if words == ["file"]:
+            path, _, body = body.partition(b"\n")
+            words.append(path.decode(errors="replace"))
         last = words[0]
         take(words, body)
     if last != "end":

@@ -32,23 +32,31 @@ FOLDERS = (
 """Where libvirt and libxl keep what belongs to a VM. Logs are not in it: they are kept on purpose."""
 
 _SCRIPT = r"""
+backends() { say backends; xenstore-ls -f /local/domain/0/backend 2>/dev/null; }
 say list; xl list -v 2>&1 || say failed
-say backends; xenstore-ls -f /local/domain/0/backend 2>/dev/null
-for d in $(xenstore-list /local/domain 2>/dev/null); do
-    [ "$d" = 0 ] || { say store "$d"; xenstore-read "/local/domain/$d/memory/static-max" 2>/dev/null; }
-done
-for f in /etc/libvirt/libxl/*.xml; do [ ! -e "$f" ] || { say defined "$f"; cat "$f"; }; done
+files='/etc/libvirt/libxl/*.xml'
 if [ "$what" = all ]; then
-    say uuids; xenstore-list /vm 2>/dev/null
-    say libxl; xenstore-list /libxl 2>/dev/null
-    say loops; losetup -ln -O BACK-FILE 2>/dev/null
+    # an interface goes by its MAC; of several paths xenstore tells nothing behind one that is missing
+    vifs=; macs=
+    for v in /sys/bus/xen-backend/devices/vif-*-*; do
+        [ -e "$v" ] || continue
+        v=${v##*/vif-}; vifs="$vifs $v"; macs="$macs /local/domain/0/backend/vif/${v%-*}/${v#*-}/mac"
+    done
+    [ -z "$vifs" ] || { say macs $vifs; xenstore-read $macs 2>/dev/null || backends; }
+    say store; xenstore-list -p /vm /libxl 2>/dev/null || { xenstore-list -p /vm; xenstore-list -p /libxl; } 2>/dev/null
     vms=
     for f in $(grep -lsxE 'xen-qemu-system.*|qemu-system.*|xl|libxl-save-help.*|qemu-nbd|qemu-img|pygrub|swtpm' \
         /proc/[0-9]*/comm); do
-        p=${f%/comm}; vms=yes
-        { read -r comm < "$f"; } 2>/dev/null || continue
-        say process "${p#/proc/}" "$comm"; cat "$p/cmdline" 2>/dev/null
+        vms=yes; files="$files ${f%/comm}/cmdline"
     done
+    files="$files /sys/block/loop*/loop/backing_file"
+else
+    backends
+    numbers=; sizes=
+    for d in $(xenstore-list /local/domain 2>/dev/null); do
+        [ "$d" = 0 ] || { numbers="$numbers $d"; sizes="$sizes /local/domain/$d/memory/static-max"; }
+    done
+    [ -z "$numbers" ] || { say sizes $numbers; xenstore-read $sizes 2>/dev/null; }
 fi
 """
 
@@ -60,6 +68,7 @@ _LINE = re.compile(
 _NODE = re.compile(r'^/local/domain/0/backend/(\w+)/(\d+)/(\d+)/(mac|params) = "(.*)"$')
 # sockets and records with a domain's number in their names
 _NUMBERED = re.compile(r"^(/run/xen/qmp-\w+-|/var/lib/xen/[a-z]+-[a-z]\.)(\d+)(?=$|\.)")
+_OF_A_GUEST = re.compile(r"/vm/(?!0{8}(-0{4}){3}-)|/libxl/[1-9]\d*$")
 _ITS_OWN = ("/run/xen/domid-history", "/run/xen/xenstored.pid")
 """What Xen keeps for itself there."""
 _OWNERS = r"xen-qemu[^\"]*|qemu[^\"]*|swtpm"
@@ -97,7 +106,7 @@ class Look:
     macs: dict[int, dict[int, str]] = field(default_factory=dict)
     disks: dict[int, list[str]] = field(default_factory=dict)
     memory: dict[int, int] = field(default_factory=dict)
-    processes: list[tuple[str, str, str]] = field(default_factory=list)
+    processes: list[tuple[str, list[str]]] = field(default_factory=list)
     store: list[str] = field(default_factory=list)
     loops: list[str] = field(default_factory=list)
     around: Surroundings = field(default_factory=Surroundings)
@@ -156,7 +165,7 @@ class Look:
             return _NUMBERED.sub(lambda found: f"{found[1]}({uuids.get(int(found[2]), 'no domain')})", path)
 
         found = [(Kind.DOMAIN, f"{d.name} {d.uuid}", "running" if d.running else "not running") for d in self.domains()]
-        found += [(Kind.PROCESS, _gist(comm, line), f"pid {pid}") for pid, comm, line in self.processes]
+        found += [(Kind.PROCESS, _gist(words), f"pid {pid}") for pid, words in self.processes]
         found += [(Kind.FILE, f"xenstore {path}", "") for path in self._left_in_store(uuids)]
         found += [(Kind.MOUNT, f"loop device of {path}", "") for path in self.loops]
         roots = (*places, "/run/libvirt", "/run/xen", "/var/lib/libvirt", "/var/lib/xen")
@@ -188,7 +197,8 @@ def look(shell: Shell, host: str, places: Sequence[str], *, everything: bool) ->
 
     Args:
         places: Folders whose files count, besides libvirt's and libxl's own.
-        everything: False leaves out processes, files, links, rules, ports and mounts.
+        everything: For an inventory. False leaves out processes, files, links, rules, ports and mounts; True leaves out
+            the domains' disks and memory.
     """
     seen = Look(host)
     surroundings.look(
@@ -211,23 +221,25 @@ def _take(seen: Look, words: list[str], body: bytes) -> None:
                 found = _NODE.match(line)
                 if found:
                     _backend(seen, found[1], int(found[2]), int(found[3]), found[4], found[5])
-        case ["store", number]:
-            if text.strip().isdigit():
-                seen.memory[int(number)] = int(text) // 1024  # KiB
-        case ["defined", *_]:
+        case ["macs", *vifs]:
+            for vif, mac in zip(vifs, text.split(), strict=False):
+                domain, device = vif.split("-")
+                _backend(seen, "vif", int(domain), int(device), "mac", mac)
+        case ["sizes", *numbers]:
+            # of a domain that has just gone there is none, nor of those behind it
+            for number, size in zip(numbers, text.split(), strict=False):
+                seen.memory[int(number)] = int(size) // 1024  # KiB
+        case ["store"]:
+            seen.store = [path for path in text.split() if _OF_A_GUEST.match(path)]
+        case ["file", path] if path.startswith("/etc/libvirt/"):
             root = parse(body)
             if root is not None:
                 seen.defined[(root.findtext("uuid") or "").lower()] = root
-        case ["uuids"]:
-            seen.store += [f"/vm/{line}" for line in text.split() if not line.startswith("00000000-0000-0000-0000-")]
-        case ["libxl"]:
-            seen.store += [f"/libxl/{line}" for line in text.split() if line.isdigit() and line != "0"]
-        case ["loops"]:
-            seen.loops = [line.strip() for line in text.splitlines() if line.strip()]
-        case ["process", pid, comm]:
-            line = text.strip("\n").rstrip("\0").replace("\0", " ")
-            if line:  # a process that is ending has none
-                seen.processes.append((pid, comm, line))
+        case ["file", path] if path.startswith("/sys/block/"):
+            seen.loops.append(text.strip("\n"))
+        case ["file", path] if path.endswith("/cmdline"):
+            words = text.strip("\n").rstrip("\0").split("\0")
+            seen.processes.append((path.split("/")[2], words))
         case _:
             seen.around.take(words, body)
             seen.around.files = [item for item in seen.around.files if item[2] not in _ITS_OWN]
@@ -258,9 +270,9 @@ def _backend(seen: Look, kind: str, domain: int, number: int, key: str, value: s
             seen.disks.setdefault(domain, []).append(value[at:])
 
 
-def _gist(comm: str, line: str) -> str:
+def _gist(words: Sequence[str]) -> str:
     """What tells one process from another, without its numbers."""
-    named = re.search(r" -name (\S+)", line)
-    if named:
-        return f"qemu guest={named[1]}"
-    return f"{comm} {' '.join(word for word in line.split()[1:] if '/' in word)}"[:200].strip()
+    if "-name" in words[:-1]:
+        return f"qemu guest={words[words.index('-name') + 1]}"
+    named = words[0].rsplit("/", 1)[-1]
+    return f"{named} {' '.join(word for word in words[1:] if '/' in word)}"[:200].strip()

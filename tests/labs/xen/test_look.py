@@ -53,7 +53,7 @@ BACKENDS = f"""\
 
 
 def test_a_domain_is_told_with_its_devices() -> None:
-    found = seen(("backends", BACKENDS), ("store 1", "131072\n"), lines=[domain("g1", 1, "-b----")])
+    found = seen(("backends", BACKENDS), ("sizes 1", "131072\n"), lines=[domain("g1", 1, "-b----")])
 
     (vm,) = found.domains()
     assert (vm.name, vm.uuid, vm.pid, vm.running, vm.paused, vm.memory_mib) == ("g1", UUID, 1, True, False, 128)
@@ -109,6 +109,35 @@ def test_a_domain_that_is_dying_has_been_stopped(monkeypatch: pytest.MonkeyPatch
         XenHostProbe(nothing, nothing, Destroyed("---s--")).stop_out_of_band(UUID)
 
 
+def test_a_size_that_is_missing_hides_no_other_domain() -> None:
+    lines = [domain("g1", 1, "-b----"), domain("g2", 2, "-b----", OTHER)]
+
+    first, second = seen(("sizes 1 2", "65536\n"), lines=lines).domains()
+    assert (first.memory_mib, second.memory_mib) == (64, 128)
+
+
+def test_an_interface_goes_by_its_mac() -> None:
+    """Of a domain that went while the host was looked at there is no MAC, nor of those asked for behind it."""
+    found = seen(
+        ("macs 1-0 2-1", "00:16:3E:00:00:01\n"),
+        ("link vif1.0 vif fe:ff:ff:ff:ff:ff net1", ""),
+        ("link vif2.1 vif fe:ff:ff:ff:ff:ff net1", ""),
+    )
+
+    names = {e.name for e in found.inventory([], ["net1"]) if e.kind is Kind.INTERFACE}
+    assert names == {"vif 00:16:3e:00:00:01", "vif2.1"}
+
+
+def test_processes_are_told_apart_by_what_they_work_on() -> None:
+    found = seen(
+        ("file", "/proc/7/cmdline\n/usr/lib/xen/bin/libxl-save-helper\0--restore-domain\0003\0/srv/shared/state\0"),
+        ("file", "/proc/8/cmdline\nxl\0create\0/root/a b.cfg\0"),
+    )
+
+    names = {(e.name, e.detail) for e in found.inventory([], []) if e.kind is Kind.PROCESS}
+    assert names == {("libxl-save-helper /srv/shared/state", "pid 7"), ("xl /root/a b.cfg", "pid 8")}
+
+
 def test_a_name_may_hold_anything() -> None:
     name = "a  7   128     1     r-----      1.0 name that is longer than its column"
 
@@ -122,7 +151,7 @@ def test_a_definition_without_a_domain_is_told() -> None:
         "<interface><mac address='00:16:3E:00:00:02'/></interface>"
         "</devices></domain>"
     )
-    (vm,) = seen(("defined /etc/libvirt/libxl/d1.xml", xml)).domains()
+    (vm,) = seen(("file", f"/etc/libvirt/libxl/d1.xml\n{xml}")).domains()
 
     assert (vm.name, vm.running, vm.vcpus, vm.memory_mib) == ("d1", False, 2, 256)
     assert (vm.macs, vm.disk_paths) == (("00:16:3e:00:00:02",), ("/srv/shared/d.qcow2",))
@@ -132,11 +161,10 @@ def with_number(id: int) -> Look:
     """The same VM as domain number `id`."""
     return seen(
         ("backends", BACKENDS.replace("/1/", f"/{id}/")),
-        ("uuids", f"00000000-0000-0000-0000-000000000000\n{UUID}\n"),
-        ("libxl", f"0\n{id}\n"),
+        ("store", f"/vm/00000000-0000-0000-0000-000000000000\n/vm/{UUID}\n/libxl/0\n/libxl/{id}\n"),
         ("files", f"s 0 /run/xen/qmp-libxl-{id}\0f 9 /var/lib/xen/userdata-d.{id}.{UUID}.libxl-json\0"),
         (f"link vif{id}.0 vif fe:ff:ff:ff:ff:ff net1", ""),
-        ("process 345 xen-qemu-system", f"/usr/libexec/xen-qemu-system-i386\0-xen-domid\0{id}\0-name\0g1\0"),
+        ("file", f"/proc/345/cmdline\n/usr/libexec/xen-qemu-system-i386\0-xen-domid\0{id}\0-name\0g1\0"),
         lines=[domain("g1", id, "-b----")],
     )
 
@@ -145,14 +173,14 @@ def test_an_inventory_has_no_domain_numbers() -> None:
     one, nine = (with_number(id).inventory(["/srv/shared"], ["net1"]) for id in (1, 9))
 
     assert residue(one, nine) == {"appeared": [], "vanished": []}
-    assert "vif 00:16:3e:00:00:01" in {entry.name for entry in one if entry.kind is Kind.INTERFACE}
+    names = {entry.name for entry in one}
+    assert names >= {"vif 00:16:3e:00:00:01", "qemu guest=g1"}
 
 
 def test_what_a_dead_domain_left_is_seen() -> None:
     found = seen(
-        ("uuids", f"{UUID}\n{OTHER}\n"),
-        ("libxl", "1\n4\n"),
-        ("loops", " /srv/shared/left.raw\n"),
+        ("store", f"/vm/{UUID}\n/vm/{OTHER}\n/libxl/1\n/libxl/4\n/libxl/domains\n"),
+        ("file", "/sys/block/loop0/loop/backing_file\n/srv/shared/left.raw\n"),
         ("files", "s 0 /run/xen/qmp-libxl-4\0f 3 /run/xen/domid-history\0"),
         ("link vif4.0 vif fe:ff:ff:ff:ff:ff net1", ""),
         lines=[domain("g1", 1, "-b----")],
