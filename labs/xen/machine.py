@@ -11,7 +11,7 @@ import shlex
 import socket
 import subprocess
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,19 +133,24 @@ def free_ports() -> Ports:
 
 def find(mark: str) -> Mapping[str, int]:
     """The living QEMUs of a cell: PID by host."""
-    found = {}
+    return dict(_processes(mark))
+
+
+def _processes(mark: str) -> Iterator[tuple[str, int]]:
+    """Every process of a cell's QEMUs, with its host. One that goes to the background is several for a moment."""
     for pid, words in processes.command_lines():
         at = words.index("-name") if "-name" in words[:-1] else -1
         if at > 0 and words[at + 1].startswith(f"{mark}-"):
-            found[words[at + 1].removeprefix(f"{mark}-")] = pid
-    return found
+            yield words[at + 1].removeprefix(f"{mark}-"), pid
 
 
 def end(mark: str) -> list[str]:
     """End every QEMU of a cell; returns the hosts' names."""
-    found = find(mark)
-    processes.end(f"the hosts of {mark}", found.values())
-    return sorted(found)
+    hosts = set()
+    while found := list(_processes(mark)):
+        processes.end(f"the hosts of {mark}", [pid for _, pid in found])
+        hosts |= {host for host, _ in found}
+    return sorted(hosts)
 
 
 def monitor(cell: Cell, host: str) -> Path:

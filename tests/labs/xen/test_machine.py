@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from conformance.errors import LabError
+from conformance.waiting import until
+from labs.nested import processes
 from labs.nested.accel import Accelerator
 from labs.xen import machine
 from labs.xen.layout import HOSTS, Cell
@@ -68,3 +71,22 @@ def test_what_qemu_says_when_it_does_not_start_is_told() -> None:
 def test_a_monitor_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="host a does not answer"):
         machine.Monitor(Cell(0, tmp_path), "a")
+
+
+def test_a_machine_that_just_goes_to_the_background_is_ended_whole(tmp_path: Path) -> None:
+    """It is two processes then, parent and child."""
+    mark = Cell(0, tmp_path).mark
+    code = "import os, signal; os.fork(); signal.pause()"
+    qemu = subprocess.Popen([sys.executable, "-c", code, "-name", f"{mark}-a"])
+
+    def left() -> list[int]:
+        return [pid for pid, words in processes.command_lines() if f"{mark}-a" in words]
+
+    until("both to be there", left, lambda found: len(found) == 2, seconds=30)
+
+    ended = machine.end(mark)
+
+    still = left()
+    processes.end("what is left", still)
+    qemu.wait()
+    assert (ended, still) == (["a"], [])
