@@ -22,8 +22,10 @@ _COMMANDS = {
     "nsenter": "util-linux",
     "mkfs.ext4": "e2fsprogs",
 }
+_DRIVERS = Path("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver")
 _FILES = {
-    Path("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so"): "libvirt-daemon-driver-qemu",
+    _DRIVERS / "libvirt_driver_qemu.so": "libvirt-daemon-driver-qemu",
+    _DRIVERS / "libvirt_driver_storage.so": "libvirt-daemon-driver-storage",
     Path("/etc/libvirt/nwfilter/clean-traffic.xml"): "libvirt-daemon-config-nwfilter",
     Path("/usr/share/OVMF/OVMF_CODE_4M.fd"): "ovmf",
 }

@@ -22,7 +22,8 @@ DATA = Path(__file__).with_name("dom0")
 
 @cache
 def sources() -> tuple[str, ...]:
-    """Repositories of Debian 12, as "URI RELEASE COMPONENT": this machine's own, or those of the mirror that is named.
+    """Repositories of Debian 12, as "URI RELEASE COMPONENT": this machine's own, or those beside its own if it is of
+    another release of Debian, or those of the mirror that is named.
 
     Raises:
         MissingRequirement: There are none.
@@ -31,10 +32,12 @@ def sources() -> tuple[str, ...]:
         return (f"{mirror} {SUITE} main", f"{mirror} {SUITE}-updates main")
     words = ["--format", "$(ORIGIN) $(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
     listing = subprocess.run(["apt-get", "indextargets", *words], capture_output=True, text=True, check=False).stdout
+    lines = [line.split() for line in listing.splitlines()]
+    main = [(line[1], *line[2].partition("-")) for line in lines if line[::3] == ["Debian", "main"]]
     own = [
-        line.removeprefix("Debian ")
-        for line in listing.splitlines()
-        if line.startswith("Debian ") and line.split()[2].split("-")[0] == SUITE and line.endswith(" main")
+        f"{uri} {SUITE}{dash}{pocket} main"
+        for uri, release, dash, pocket in main
+        if release == SUITE or (SUITE not in {each[1] for each in main} and "backports" not in pocket)
     ]
     if not own:
         raise MissingRequirement(

@@ -69,8 +69,19 @@ def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 def test_packages_come_from_the_machines_own_repositories_of_debian_12(apt: Path) -> None:
     own, other = "mirror://one/debian bookworm main", "mirror://two/ubuntu noble main"
     apt.write_text(f"Ubuntu {other}\nDebian {own}\nDebian {own}\nDebian mirror://one/debian trixie main\n")
+    with apt.open("a") as listing:
+        listing.write("Debian Backports mirror://one/debian bookworm-backports main\n\n")
 
     assert sources() == (own,)
+
+
+def test_a_machine_of_another_release_takes_them_from_its_own_mirrors(apt: Path) -> None:
+    releases = ["one/debian trixie main", "one/debian trixie contrib", "one/debian trixie-backports main"]
+    releases += ["one/debian trixie-updates main", "two/security trixie-security main"]
+    apt.write_text("".join(f"Debian mirror://{release}\n" for release in releases))
+
+    taken = ["one/debian bookworm main", "one/debian bookworm-updates main", "two/security bookworm-security main"]
+    assert sources() == tuple(f"mirror://{release}" for release in taken)
 
 
 def test_a_machine_without_them_is_told_how_to_name_a_mirror(apt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
