@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 import os
-import struct
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from conformance.errors import LabError
-from conformance.guest import layout, packages
+from conformance.guest import boot, layout, packages
 from conformance.guest.cpio import Archive
 from conformance.guest.modules import GROUPS, Modules
 
@@ -162,14 +160,14 @@ def _build(out: Path, scratch: Path, debs: Sequence[Path], image_id: str) -> Non
     modules = Modules(root)
     bzimage = (root / "boot" / f"vmlinuz-{modules.version}").read_bytes()
     initrd = _initrd(root, modules, _agent(scratch), image_id)
-    compressed = packages.run("lz4", "-l", "-9", "-c", stdin=initrd)
+    compressed = boot.compress(initrd)
     (out / "vmlinuz").write_bytes(bzimage)
-    (out / "vmlinux").write_bytes(uncompress(bzimage))
+    (out / "vmlinux").write_bytes(boot.uncompress(bzimage))
     (out / "initrd").write_bytes(initrd)
     layout.bios_disk(
         out / "hvconform-bios.raw", scratch, kernel=bzimage, initrd=compressed, cmdline=CMDLINE, image_id=image_id
     )
-    unified = _unified_kernel(scratch, root / packages.STUB, bzimage, compressed)
+    unified = boot.unified(scratch, root / packages.STUB, bzimage, compressed, CMDLINE)
     layout.uefi_disk(out / "hvconform-uefi.raw", scratch, unified_kernel=unified, image_id=image_id)
     (out / "complete").write_text(image_id + "\n")
 
@@ -202,51 +200,3 @@ def _initrd(root: Path, modules: Modules, agent: bytes, image_id: str) -> bytes:
     for name in sorted({name for order in orders.values() for name in order}):
         archive.file(f"lib/modules/{name}.ko", modules.content(name))
     return archive.build()
-
-
-def uncompress(bzimage: bytes) -> bytes:
-    """The ELF kernel within a bzImage (Linux x86 boot protocol: setup_sects, payload_offset, payload_length).
-
-    Raises:
-        LabError: It is no bzImage, or is compressed in a way unknown here.
-    """
-    if bzimage[0x202:0x206] != b"HdrS" and bzimage[0x202:0x206] != b"SrdH":
-        raise LabError("the package's kernel is no bzImage")
-    setup = (bzimage[0x1F1] or 4) + 1
-    offset, length = struct.unpack_from("<II", bzimage, 0x248)
-    payload = bzimage[setup * 512 + offset :][:length]
-    size = struct.unpack("<I", payload[-4:])[0]
-    if payload.startswith(b"\x02\x21\x4c\x18"):
-        elf = packages.run("lz4", "-d", "-c", stdin=payload[:-4])
-    elif payload.startswith(b"\x28\xb5\x2f\xfd"):
-        elf = packages.run("zstd", "-d", "-c", stdin=payload[:-4])
-    elif payload.startswith(b"\xfd7zXZ\x00"):
-        elf = lzma.LZMADecompressor(lzma.FORMAT_XZ).decompress(payload[:-4])
-    else:
-        raise LabError(f"the kernel is compressed in an unknown way: it begins {payload[:4].hex()}")
-    if not elf.startswith(b"\x7fELF") or len(elf) != size:
-        raise LabError("the uncompressed kernel is not a whole ELF file")
-    return elf
-
-
-def _unified_kernel(scratch: Path, stub: Path, kernel: bytes, initrd: bytes) -> bytes:
-    """systemd's EFI stub with kernel, initrd and command line as sections (UAPI group's UKI specification)."""
-    sections = {
-        ".osrel": (0x20000, b"ID=hvconform\nNAME=hvconform\n"),
-        ".cmdline": (0x30000, CMDLINE.encode()),
-        ".linux": (0x2000000, kernel),
-        ".initrd": (0x4000000, initrd),
-    }
-    words: list[str | Path] = []
-    for name, (address, data) in sections.items():
-        source = scratch / f"section{name}"
-        source.write_bytes(data)
-        words += ["--add-section", f"{name}={source}", "--change-section-vma", f"{name}={address:#x}"]
-    out = scratch / "unified.efi"
-    packages.run("objcopy", *words, stub, out)
-    image = bytearray(out.read_bytes())
-    # objcopy stamps the time of the build, and sums it up; firmware asks for neither
-    header = struct.unpack_from("<I", image, 0x3C)[0]
-    struct.pack_into("<I", image, header + 8, 0)
-    struct.pack_into("<I", image, header + 24 + 64, 0)
-    return bytes(image)

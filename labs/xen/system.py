@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 from conformance.errors import LabError
-from conformance.guest.image import uncompress
+from conformance.guest.boot import uncompress
 from conformance.guest.modules import Modules
 from conformance.guest.packages import run
 from conformance.lab.lab import Say

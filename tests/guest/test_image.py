@@ -12,9 +12,9 @@ import pytest
 
 from conformance.errors import LabError, MissingRequirement
 from conformance.guest import DISK_SIZE, FORMATS, SCRATCH_OFFSET, SCRATCH_SIZE, GuestImages, build, packages
+from conformance.guest.boot import uncompress
 from conformance.guest.cpio import Archive
 from conformance.guest.identifiers import fix_vmdk
-from conformance.guest.image import uncompress
 
 
 def _hashes(folder: Path) -> dict[str, str]:
