@@ -46,7 +46,7 @@ for f in /run/libvirt/qemu/*.xml; do [ ! -e "$f" ] || { say live "$f"; cat "$f";
 for f in /etc/libvirt/qemu/*.xml; do [ ! -e "$f" ] || { say defined "$f"; cat "$f"; }; done
 """
 
-_NUMBERED = re.compile(r"\bdomain-\d+-")
+_NUMBERED = re.compile(r"(\bdomain-|/run/libvirt/qemu/\w+/)\d+-")
 _BEING_WRITTEN = ".xml.new"
 """How libvirt calls a state or a definition until it is whole: it is there for a moment, whenever a VM changes."""
 
@@ -152,7 +152,7 @@ def look(shell: Shell, host: str, places: Sequence[str], *, everything: bool) ->
 
 
 def _masked(path: str) -> str:
-    return _NUMBERED.sub("domain-*-", path)
+    return _NUMBERED.sub(r"\1*-", path)
 
 
 def _take(seen: Look, words: list[str], body: bytes) -> None:
