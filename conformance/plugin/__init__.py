@@ -119,13 +119,15 @@ class Conformance:
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Iterator[None]:
         with _uninterrupted():
-            yield
-            if self._worker is not None:
-                self._worker.close()
-            if self._controller is not None:
-                session.exitstatus = self._controller.finish(int(exitstatus))
-            elif self._worker is not None:
-                self._worker.recorder.close()
+            try:
+                yield
+            finally:  # also when an interrupted item's fixtures fail as they end: there are reports to write
+                if self._worker is not None:
+                    self._worker.close()
+                if self._controller is not None:
+                    session.exitstatus = self._controller.finish(int(exitstatus))
+                elif self._worker is not None:
+                    self._worker.recorder.close()
 
 
 @contextmanager

@@ -190,6 +190,14 @@ class Runner:
         self._compare(item, held.before, [held.machines])
         undeleted(problems)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """An interrupted run has no teardown of the item that lets go of the steady VM. Fixtures are torn down next."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.machines.dispose()  # what could not be deleted is still in the ledger, for the sweep
+            self._before = held.before
+
     def involve(self, item: pytest.Item, machines: Machines) -> None:
         """Remember whose consoles explain a failure of this item."""
         item.stash[OUTCOME].machines.append(machines)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance.record import ItemStarted, RunFinished
+from conformance.record import DriverCall, ItemStarted, RunFinished
 from tests.plugin.conftest import Run
 
 pytest_plugins = ["pytester"]
@@ -81,3 +81,50 @@ def test_an_interrupt_while_a_run_ends_does_not_keep_it_from_ending(run: Callabl
     assert any(isinstance(event, RunFinished) for event in done.events)
     assert (done.out / "matrix.json").exists()
     assert done.code == 0
+
+
+INTERRUPTED = """
+import os, signal
+
+@pytest.fixture
+def vm(steady):
+    return steady(lambda machines: [machines.boot(), BUILDING])
+
+@pytest.mark.steady
+@pytest.mark.requirement("boot.cpu-count")
+def test_shares(vm):
+    USING
+"""
+INTERRUPT = "os.kill(os.getpid(), signal.SIGINT)"
+
+
+@pytest.mark.parametrize("when", ["BUILDING", "USING"])
+def test_an_interrupted_run_leaves_no_steady_vm(run: Callable[..., Run], pytester: pytest.Pytester, when: str) -> None:
+    tests = INTERRUPTED.replace(when, INTERRUPT).replace("BUILDING", "None").replace("USING", "pass")
+
+    done = run(tests, "-n0", "--provenance=booted")
+
+    assert done.code == 2
+    deleted = [event.time for event in done.events if isinstance(event, DriverCall) and event.operation == "delete"]
+    begun = max(event.time for event in done.events if isinstance(event, ItemStarted))
+    assert deleted[-1] > begun
+    assert not list((pytester.path / "state" / "ledgers").rglob("*.jsonl"))
+    assert (done.out / "matrix.json").exists()
+
+
+def test_fixtures_that_fail_in_an_interrupted_run_keep_no_report_from_being_written(run: Callable[..., Run]) -> None:
+    tests = """
+@pytest.fixture
+def failing():
+    yield
+    raise ValueError("as it ends")
+
+@pytest.mark.requirement("boot.correct-image")
+def test_interrupted(machine, failing):
+    import os, signal
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = run(tests, "-n0")
+
+    assert any(isinstance(event, RunFinished) for event in done.events)
+    assert (done.out / "matrix.json").exists()
