@@ -13,8 +13,8 @@ from conformance.guest import packages
 def compress(initrd: bytes) -> bytes:
     """An initial RAM disk as loaders read it: LZ4, in the one form that the kernel knows.
 
-    That form has no end, for which the kernel takes four zero bytes: EFI stubs from systemd 254 on put archives of
-    their own behind it, which begin at multiples of four.
+    That form has no end, for which the kernel takes four zero bytes: newer EFI stubs (seen with systemd 257) put
+    archives of their own behind it, which begin at multiples of four.
     """
     compressed = packages.run("lz4", "-l", "-9", "-c", stdin=initrd)
     return compressed + bytes(4 + -len(compressed) % 4)
@@ -51,10 +51,10 @@ def unified(scratch: Path, stub: Path, kernel: bytes, initrd: bytes, cmdline: st
     Raises:
         LabError: The stub takes the room of the sections.
     """
-    header = stub.read_bytes()
-    optional = struct.unpack_from("<I", header, 0x3C)[0] + 24
-    (base,) = struct.unpack_from("<Q", header, optional + 24)  # not 0 from systemd 253 on
-    (size,) = struct.unpack_from("<I", header, optional + 56)
+    linked = stub.read_bytes()
+    optional = _optional_header(linked)
+    (base,) = struct.unpack_from("<Q", linked, optional + 24)  # 0 with systemd 252, not with 257
+    (size,) = struct.unpack_from("<I", linked, optional + 56)
     sections = {
         ".osrel": (0x20000, b"ID=hvconform\nNAME=hvconform\n"),
         ".cmdline": (0x30000, cmdline.encode()),
@@ -72,7 +72,12 @@ def unified(scratch: Path, stub: Path, kernel: bytes, initrd: bytes, cmdline: st
     packages.run("objcopy", *words, stub, out)
     image = bytearray(out.read_bytes())
     # objcopy stamps the time of the build, and sums it up; firmware asks for neither
-    header = struct.unpack_from("<I", image, 0x3C)[0]
-    struct.pack_into("<I", image, header + 8, 0)
-    struct.pack_into("<I", image, header + 24 + 64, 0)
+    optional = _optional_header(image)
+    struct.pack_into("<I", image, optional - 16, 0)
+    struct.pack_into("<I", image, optional + 64, 0)
     return bytes(image)
+
+
+def _optional_header(image: bytes | bytearray) -> int:
+    """Where a PE file's optional header begins: behind the signature and the COFF header."""
+    return int(struct.unpack_from("<I", image, 0x3C)[0]) + 24

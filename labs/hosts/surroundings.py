@@ -25,7 +25,7 @@ files=
 """
 # the folders are left in "$@"
 _END = r"""
-[ "$what" = all ] || { show $files; say end; exit 0; }
+[ "$what" = all ] || { [ -z "$files" ] || show $files; say end; exit 0; }
 say files
 find "$@" -mindepth 1 \( -type d ! -name 'domain-*' -o -name lost+found -o -printf '%y %s %p\0' \) 2>/dev/null
 for n in /sys/class/net/*; do

@@ -34,10 +34,11 @@ def sources() -> tuple[str, ...]:
     listing = subprocess.run(["apt-get", "indextargets", *words], capture_output=True, text=True, check=False).stdout
     lines = [line.split() for line in listing.splitlines()]
     main = [(line[1], *line[2].partition("-")) for line in lines if line[::3] == ["Debian", "main"]]
+    has_suite = any(release == SUITE for _, release, _, _ in main)
     own = [
         f"{uri} {SUITE}{dash}{pocket} main"
         for uri, release, dash, pocket in main
-        if release == SUITE or (SUITE not in {each[1] for each in main} and "backports" not in pocket)
+        if release == SUITE or (not has_suite and "backports" not in pocket)
     ]
     if not own:
         raise MissingRequirement(

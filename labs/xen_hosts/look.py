@@ -222,13 +222,14 @@ def _take(seen: Look, words: list[str], body: bytes) -> None:
                 if found:
                     _backend(seen, found[1], int(found[2]), int(found[3]), found[4], found[5])
         case ["macs", *vifs]:
-            for vif, mac in zip(vifs, text.split(), strict=False):
+            for vif, mac in zip(vifs, text.splitlines(), strict=False):
                 domain, device = vif.split("-")
                 _backend(seen, "vif", int(domain), int(device), "mac", mac)
         case ["sizes", *numbers]:
             # of a domain that has just gone there is none, nor of those behind it
-            for number, size in zip(numbers, text.split(), strict=False):
-                seen.memory[int(number)] = int(size) // 1024  # KiB
+            for number, size in zip(numbers, text.splitlines(), strict=False):
+                if size.isdigit():
+                    seen.memory[int(number)] = int(size) // 1024  # KiB
         case ["store"]:
             seen.store = [path for path in text.split() if _OF_A_GUEST.match(path)]
         case ["file", path] if path.startswith("/etc/libvirt/"):

@@ -17,7 +17,7 @@ def inventory(path: str) -> frozenset[Entry]:
 @pytest.mark.parametrize(
     "path",
     [
-        "/run/libvirt/qemu/channel/{}-hvc-1/org.qemu.guest_agent.0",  # libvirt 10 and later
+        "/run/libvirt/qemu/channel/{}-hvc-1/org.qemu.guest_agent.0",  # libvirt 11
         "/var/lib/libvirt/qemu/channel/target/domain-{}-hvc-1/org.qemu.guest_agent.0",
         "/var/lib/libvirt/qemu/domain-{}-hvc-1/monitor.sock",
     ],
