@@ -188,6 +188,15 @@ class Toolstack:
         if left:
             self._script(host, _REMOVE, *(str(number) for number in sorted(left)), check=False)
 
+    def watches(self, host: str, id: int) -> int | None:
+        """How many watches a guest has in xenstore, one for each device that its kernel drives among them.
+
+        None where the store does not tell: only the one in C counts them.
+        """
+        told = self._script(host, 'xenstore-control quota "$1"', str(id), check=False)
+        found = re.search(r"^watches *: *(\d+)", told, re.MULTILINE)
+        return int(found[1]) if found else None
+
     def close(self) -> None:
         for shell in self._shells.values():
             shell.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -12,10 +13,12 @@ from conformance.errors import DriverError, InvalidRequest, NotFound, Unsupporte
 from conformance.lab.inventory import Image, LabInventory, Target
 from conformance.model import Capability, Declared, Finding, MigrateOptions, NicSpec, PowerState, SnapshotState, VmSpec
 from conformance.shells.shell import open_shell
+from conformance.waiting import WaitTimeout, until
 from drivers.libvirt import naming, options, storage, xml
 from drivers.libvirt.base import Located
 from drivers.libvirt.binding import lv
 from drivers.libvirt.connection import Hosts
+from drivers.libvirt.devices import UNPLUG_SECONDS
 from drivers.libvirt.driver import CONSOLE_BYTES, LibvirtDriver
 from drivers.libvirt.errors import translated
 from drivers.libvirt.flavour import Flavour
@@ -208,6 +211,25 @@ class XenDriver(LibvirtDriver):
         raise NotFound(f"no snapshot {id!r}", operation=operation, vm=here.vm, host=here.host)
 
     # devices
+
+    def _unplug_live(self, here: Located, operation: str, element: str, there: Callable[[], bool]) -> None:
+        """libxl ends when the host's half is gone. The guest's kernel then gives up its watch of that, and the device.
+
+        Nothing later can be seen from the host, and that only where the store counts watches. From there the guest's
+        kernel has a few milliseconds to go, less than it takes to tell of it.
+        """
+        tools, id = self._toolstack, here.dom.ID()
+        before = tools.watches(here.host, id) if tools is not None else None
+        super()._unplug_live(here, operation, element, there)
+        if tools is not None and before is not None:
+
+            def let_go() -> bool:
+                left = tools.watches(here.host, id)
+                return left is None or left < before
+
+            # of a guest that begins to watch something else meanwhile nothing can be told
+            with suppress(WaitTimeout):
+                until("the guest's kernel to let go of the device", let_go, seconds=UNPLUG_SECONDS)
 
     def set_link(self, vm: str, nic: str, connected: bool) -> Operation[None]:  # noqa: ARG002 - neither is possible
         here = self._locate(vm, "set_link")

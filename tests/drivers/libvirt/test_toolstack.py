@@ -37,6 +37,11 @@ STORE_CHANGE = """#!/bin/sh
 echo "${0##*/} $*" >> "$HOST/did"
 [ "${0##*-}" != rm ] || rm -r "$HOST/store$1"
 """
+# the store in C; the one in OCaml knows no such command
+STORE_CONTROL = """#!/bin/sh
+[ "$1 $2" = "quota 13" ] || exit 1
+printf 'Domain 13:\\nnodes           :       47\\nwatches         :       %s\\ntransactions    :        0\\n' "$(cat "$HOST/watches")"
+"""  # noqa: E501
 # it waits for an answer, as one does that has asked libxl something
 HELPER = """#!/bin/sh
 read -r answer
@@ -46,7 +51,13 @@ read -r answer
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the host is: `list`, `store`, and `did` for what was done."""
-    tools = {"xl": XL, "xenstore-list": STORE_LIST, "xenstore-rm": STORE_CHANGE, "xenstore-write": STORE_CHANGE}
+    tools = {
+        "xl": XL,
+        "xenstore-control": STORE_CONTROL,
+        "xenstore-list": STORE_LIST,
+        "xenstore-rm": STORE_CHANGE,
+        "xenstore-write": STORE_CHANGE,
+    }
     for name, text in {**tools, "libxl-save-helper": HELPER, "qemu-system-i386": HELPER}.items():
         path = tmp_path / "bin" / name
         path.parent.mkdir(exist_ok=True)
@@ -117,6 +128,12 @@ def test_what_it_has_moved_and_what_it_waits_for(tools: Toolstack, helper: subpr
     assert helper.wait(10) == -9
     assert tools.moved("a", helper.pid) is None
     assert not tools.asks("a", helper.pid)
+
+
+def test_what_a_guest_watches_is_counted_where_the_store_does_so(tools: Toolstack, host: Path) -> None:
+    (host / "watches").write_text("12")
+    assert tools.watches("a", 13) == 12
+    assert tools.watches("a", MINE) is None
 
 
 def test_records_are_of_libxl_and_of_device_models(tools: Toolstack, device_model: subprocess.Popen[bytes]) -> None:

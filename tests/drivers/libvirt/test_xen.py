@@ -295,6 +295,43 @@ def test_a_guest_type_that_the_host_cannot_run_is_refused_before_anything_is_mad
         made.create(spec())
 
 
+class Counting:
+    """A toolstack that tells how much a guest watches, once a look; the last number from then on."""
+
+    def __init__(self, *counts: int | None) -> None:
+        self.left = list(counts)
+
+    def watches(self, host: str, id: int) -> int | None:
+        assert (host, id) == ("a", 7)
+        return self.left.pop(0) if len(self.left) > 1 else self.left[0]
+
+
+def unplug(monkeypatch: pytest.MonkeyPatch, counting: Counting) -> None:
+    """Take a NIC out of a guest of which libxl says at once that it is gone."""
+    made = driver(monkeypatch)
+    monkeypatch.setattr(made, "_toolstack", counting)
+    here = made._locate("vm", "detach_nic")
+    monkeypatch.setattr(here.dom, "ID", lambda: 7, raising=False)
+    monkeypatch.setattr(here.dom, "detachDeviceFlags", lambda *_: there.clear(), raising=False)
+    there = ["the NIC"]
+    made._unplug_live(here, "detach_nic", "<interface/>", lambda: bool(there))
+    assert not there
+
+
+def test_a_device_is_gone_when_the_guests_kernel_has_let_go_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    counting = Counting(12, 12, 12, 11)
+    unplug(monkeypatch, counting)
+    assert counting.left == [11]
+
+
+@pytest.mark.parametrize("counts", [(12, None), (None,), (12, 13)])
+def test_where_that_cannot_be_told_libxls_word_stands(
+    monkeypatch: pytest.MonkeyPatch, counts: tuple[int | None, ...]
+) -> None:
+    monkeypatch.setattr("drivers.libvirt.xen.UNPLUG_SECONDS", 0.1)
+    unplug(monkeypatch, Counting(*counts))
+
+
 def test_a_paused_vm_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
     assert Capability.MIGRATE_PAUSED not in made.capabilities()
