@@ -26,6 +26,7 @@ requirement (once the lab is seen to be healthy), a `LabError` is never blamed o
         ├── MissingRequirement  a package, permission or device of this machine is missing
         ├── LabBusy             every lab of the pool is leased by others
         ├── HostDown            a lab host cannot be reached by its observers
+        │   └── LoginRefused    it answers, and lets nobody in, or shows a key that is not its own
         ├── ProbeFailed         an observer could not look
         └── FaultNotFired       an injected fault had no effect, so the test would prove nothing
 """
@@ -225,6 +226,10 @@ class LabBusy(LabError):
 
 class HostDown(LabError):
     """A lab host cannot be reached by its observers."""
+
+
+class LoginRefused(HostDown):
+    """A lab host answers and refuses the login, or shows a key that is not the one it is known by."""
 
 
 class ProbeFailed(LabError):

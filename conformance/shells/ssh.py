@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-from conformance.errors import HostDown, LabError
+from conformance.errors import HostDown, LabError, LoginRefused
 from conformance.lab import inventory
 from conformance.shells.interpreter import Interpreters
 from conformance.shells.shell import Completed, Process, Shell, failed, interpret, late
@@ -172,7 +172,7 @@ class SshShell(Shell):
         except LabError:
             raise
         except exceptions.SSHTimeout:
-            raise HostDown(f"{self._where} answers, and refuses the key or password", hint=hint) from None
+            raise LoginRefused(f"{self._where} answers, and refuses the key or password", hint=hint) from None
         except Exception as error:
             why = str(error) or type(error).__name__
             raise HostDown(f"{self._where} cannot be reached: {why}", hint=hint) from error
@@ -191,7 +191,7 @@ class SshShell(Shell):
                 transport.close()
 
     def _check(self, key: Any) -> None:
-        """Raise `HostDown` for a host's key that is not the right one."""
+        """Raise `LoginRefused` for a host's key that is not the right one."""
         import paramiko
 
         spec = self.spec
@@ -203,7 +203,7 @@ class SshShell(Shell):
             known = path.is_file() and paramiko.HostKeys(str(path)).check(name, key)
         if not known:
             source = "the lab file" if spec.host_key is not None else "~/.ssh/known_hosts"
-            raise HostDown(
+            raise LoginRefused(
                 f"{self._where} shows a {key.get_name()} host key that is not the one in {source}",
                 hint=f"compare with `ssh-keyscan -t {key.get_name()} -p {spec.port} {spec.address}`, then set host_key",
             )

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from conformance.errors import HostDown, HostUnreachable, HypervisorFailure, LabError
+from conformance.errors import AccessDenied, HostDown, HostUnreachable, HypervisorFailure, LabError, LoginRefused
 from conformance.shells.shell import Shell
 
 REBOOT, SUSPEND = 1, 2
@@ -92,7 +92,7 @@ class Domain:
 class Toolstack:
     """The toolstacks of all hosts of a target.
 
-    Every method raises `HostUnreachable`, or `HypervisorFailure` for what fails there.
+    Every method raises `AccessDenied`, `HostUnreachable`, or `HypervisorFailure` for what fails there.
 
     Args:
         shells: A shell in each host's dom0, as root.
@@ -215,6 +215,8 @@ def _translated(host: str) -> Iterator[None]:
     """A shell's errors in the words of a driver."""
     try:
         yield
+    except LoginRefused as error:
+        raise AccessDenied(str(error), host=host) from error
     except HostDown as error:
         raise HostUnreachable(str(error), host=host) from error
     except LabError as error:

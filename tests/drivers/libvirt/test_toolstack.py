@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.errors import HostDown, HostUnreachable, HypervisorFailure
+from conformance.errors import AccessDenied, DriverError, HostDown, HostUnreachable, HypervisorFailure, LoginRefused
 from conformance.shells.shell import Completed, LocalShell
 from conformance.waiting import until
 from drivers.libvirt.toolstack import REBOOT, SUSPEND, Domain, Toolstack
@@ -200,16 +200,21 @@ def test_what_is_missing_on_a_host_is_named(tools: Toolstack, host: Path) -> Non
 
 
 class Silent(LocalShell):
-    """A host that does not answer."""
+    """A host that cannot be asked."""
+
+    def __init__(self, error: HostDown) -> None:
+        super().__init__()
+        self.error = error
 
     def script(self, *_: object, **__: object) -> Completed:
-        raise HostDown("root@a port 22 cannot be reached")
+        raise self.error
 
 
-def test_a_host_that_does_not_answer_is_a_drivers_error() -> None:
+@pytest.mark.parametrize(("error", "drivers"), [(HostDown, HostUnreachable), (LoginRefused, AccessDenied)])
+def test_a_host_that_cannot_be_asked_is_a_drivers_error(error: type[HostDown], drivers: type[DriverError]) -> None:
     for ask in (lambda tools: tools.domains("a"), lambda tools: tools.reach(("a",))):
-        with pytest.raises(HostUnreachable, match="port 22"):
-            ask(Toolstack({"a": Silent()}))
+        with pytest.raises(drivers, match="port 22"):
+            ask(Toolstack({"a": Silent(error("root@a port 22"))}))
 
 
 def test_what_fails_there_is_a_drivers_error(tools: Toolstack, host: Path) -> None:

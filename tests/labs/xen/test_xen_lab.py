@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.errors import HostDown, LabError
+from conformance.errors import HostDown, LabError, LoginRefused
 from conformance.lab.inventory import LabInventory, SshShell, load
 from conformance.observers.peer.client import Peer
 from conformance.shells.shell import open_shell
@@ -109,7 +109,7 @@ def test_another_key_is_refused(lab: LabInventory, tmp_path: Path) -> None:
     assert isinstance(spec, SshShell)
     shell = open_shell(spec.model_copy(update={"key_file": tmp_path / "key"}))
     try:
-        with pytest.raises(HostDown, match="refuses the key"):
+        with pytest.raises(LoginRefused, match="refuses the key"):
             shell.run(["true"])
     finally:
         shell.close()
@@ -119,7 +119,7 @@ def test_another_host_key_is_refused(lab: LabInventory) -> None:
     spec = lab.hosts[0].shell
     assert isinstance(spec, SshShell)
     shell = open_shell(spec.model_copy(update={"host_key": keys.make().public.decode()}))
-    with pytest.raises(HostDown, match="host key that is not the one in the lab file"):
+    with pytest.raises(LoginRefused, match="host key that is not the one in the lab file"):
         shell.run(["true"])
 
 
