@@ -15,7 +15,7 @@ from conformance.model import NicSpec, RebootMode, StopMode
 from conformance.observers.frames import BROADCAST, arp_claim, udp
 from conformance.observers.host import Kind
 from conformance.waiting import holds_for, until
-from suites.wire import IP_UDP_HEADERS, forged_mac, passes, seen, silent, token, wait_ping
+from suites.wire import IP_UDP_HEADERS, forged_mac, passes, seen, silent, token, wait_echo, wait_ping
 
 requirement = pytest.mark.requirement
 
@@ -28,8 +28,8 @@ def test_net_l2_reach(machines: Machines, lab: LabInventory) -> None:
     first, same, cross = (machines.boot(host=host) for host in (here, here, there))
 
     for other in (same, cross):
-        assert first.guest.echo(other.address()), "no answer from the other VM"
-        assert other.guest.echo(first.address()), "no answer from the first VM"
+        wait_echo(first, other.address())
+        wait_echo(other, first.address())
 
 
 @requirement("net.isolation-vlan")
@@ -178,7 +178,7 @@ def test_net_jumbo(machines: Machines, lab: LabInventory) -> None:
     )
 
     for other in (same, cross):
-        assert first.guest.echo(other.address(), jumbo.mtu - IP_UDP_HEADERS)
+        wait_echo(first, other.address(), jumbo.mtu - IP_UDP_HEADERS)
         assert not first.guest.echo(other.address(), jumbo.mtu - IP_UDP_HEADERS + 1)
 
 

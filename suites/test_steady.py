@@ -20,7 +20,7 @@ from suites.provenances import (
     STEADY_VCPUS,
     Steady,
 )
-from suites.wire import IP_UDP_HEADERS
+from suites.wire import IP_UDP_HEADERS, wait_echo
 
 requirement = pytest.mark.requirement
 pytestmark = pytest.mark.steady
@@ -98,7 +98,7 @@ def test_net_mtu_path(steady_machine: Machine, lab: LabInventory) -> None:
         address = steady_machine.address(nic)
         assert peer.ping(address, payload_bytes=mtu - IP_UDP_HEADERS, dont_fragment=True)
         assert not peer.ping(address, payload_bytes=mtu - IP_UDP_HEADERS + 1, dont_fragment=True)
-        assert guest.echo(peer.ipv4, mtu - IP_UDP_HEADERS)
+        wait_echo(steady_machine, peer.ipv4, mtu - IP_UDP_HEADERS, nic=nic)
         assert not guest.echo(peer.ipv4, mtu - IP_UDP_HEADERS + 1)
 
 

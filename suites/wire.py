@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Sequence
 
 from conformance.machine import Machine
+from conformance.model import NicSpec
 from conformance.observers.frames import udp
 from conformance.observers.host import ask_all
 from conformance.observers.wire import Sniffer
@@ -29,6 +30,16 @@ def wait_ping(machine: Machine, address: str, *, seconds: float | None = None) -
     """Wait until the machine answers pings, by default as long as it may take to settle; lost ones are sent again."""
     deadline = machine.pace.settle if seconds is None else seconds
     until("a ping to be answered", lambda: machine.peer.ping(address, timeout_s=0.5), seconds=deadline)
+
+
+def wait_echo(machine: Machine, address: str, payload_bytes: int = 32, *, nic: NicSpec | None = None) -> None:
+    """Wait until another guest or the peer sends a packet back to the machine's guest; lost ones are sent again."""
+    guest = machine.guest if nic is None else machine.guest_on(nic)
+    until(
+        f"{address} to send {payload_bytes} bytes back to the guest",
+        lambda: guest.echo(address, payload_bytes),
+        seconds=machine.pace.settle,
+    )
 
 
 def silent(machine: Machine, address: str) -> bool:
