@@ -5,8 +5,6 @@ pywinrm and pypsrp each make a `requests` session of their own; `guard` puts it 
 
 from __future__ import annotations
 
-import http.client
-import io
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +17,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from conformance.errors import AccessDenied, HypervisorFailure
+from drivers.hyperv.transport.exchange import bounded, exchange
 from drivers.hyperv.transport.settings import Auth
-
-ANSWER_BYTES = 4 << 20
-"""The largest HTTP answer that is read. WinRM's own limit is 500 KiB by default, before encryption."""
 
 SCHEMES: Mapping[Auth, tuple[str, ...]] = {
     "basic": ("basic",),
@@ -70,7 +66,7 @@ class Guarded(HTTPAdapter):
             seen = 0
             for chunk in stream(*args, **kwargs):
                 seen += len(chunk)
-                _bounded(seen)
+                bounded(seen)
                 yield chunk
 
         response.raw.stream = limited
@@ -79,34 +75,16 @@ class Guarded(HTTPAdapter):
     def exchange(self, request: requests.PreparedRequest, seconds: float) -> requests.Response:
         """Send an encrypted message over the connection that carried the login, and read its answer.
 
-        All that requests and urllib3 do besides (cookies, redirects, a pool's bookkeeping) has nothing to do there, and
-        takes a third of a call's time.
-
         Args:
             seconds: How long the connection may be silent.
         """
         connection = self._connection
         if connection is None or not connection.is_connected:
             raise ConnectionGone
-        connection.timeout = seconds
-        try:
-            connection.request("POST", request.path_url, body=request.body, headers=request.headers)
-            raw = http.client.HTTPConnection.getresponse(connection)
-            self._last = raw
-            response = requests.Response()
-            response.status_code, response.reason = raw.status, raw.reason
-            response.headers.update(raw.headers)
-            response.request, response.url = request, request.url or ""
-            self._check(response)
-            body = raw.read(ANSWER_BYTES + 1)
-            if raw.length and len(body) <= ANSWER_BYTES:
-                raise http.client.IncompleteRead(body, raw.length)
-        except TimeoutError as error:
-            raise requests.ReadTimeout(error, request=request) from error
-        except (http.client.HTTPException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise requests.ConnectionError(error, request=request) from error
-        _bounded(len(body))
-        response.raw = io.BytesIO(body)
+        response, again = exchange(connection.sock, request, seconds)
+        if not again:
+            connection.close()
+        self._check(response)
         return response
 
     def _check(self, response: requests.Response) -> None:
@@ -162,11 +140,6 @@ class Guarded(HTTPAdapter):
         if self._aborted:
             connection.sock.close()
             raise OSError("the call was given up")
-
-
-def _bounded(size: int) -> None:
-    if size > ANSWER_BYTES:
-        raise HypervisorFailure(f"the endpoint's answer is larger than {ANSWER_BYTES >> 20} MiB")
 
 
 class _InOne(urllib3.connection.HTTPConnection):

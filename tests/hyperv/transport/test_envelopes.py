@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
+import socket
+import ssl
 import time
 import types
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 import pypsrp.shell
@@ -111,16 +113,21 @@ def test_what_a_pipeline_writes_is_bounded(transport: Transport, monkeypatch: py
     assert ask(transport, "Many", Count=10), "the next call does not suffer"
 
 
-def test_a_message_leaves_in_one_piece(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_leaves_in_one_piece(
+    endpoint: Endpoint, transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ask(transport)
+    port = urlsplit(endpoint.url).port
     pieces: list[bytes] = []
-    send = http.client.HTTPConnection.send
 
-    def counted(self: http.client.HTTPConnection, data: bytes) -> None:
-        pieces.append(data)
-        send(self, data)
+    for kind in (socket.socket, ssl.SSLSocket):
 
-    monkeypatch.setattr(http.client.HTTPConnection, "send", counted)
+        def counted(self: Any, data: bytes, *, send: Callable[..., None] = kind.sendall) -> None:
+            if self.getpeername()[1] == port:  # the double's own sockets are of the same process
+                pieces.append(data)
+            send(self, data)
+
+        monkeypatch.setattr(kind, "sendall", counted)
     ask(transport)
     assert len(pieces) == 2, "a Send and a Receive"
     assert all(piece.startswith(b"POST ") and not piece.endswith(b"\r\n\r\n") for piece in pieces)
