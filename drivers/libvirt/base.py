@@ -40,6 +40,17 @@ class Located:
     def active(self) -> bool:
         return bool(self.dom.isActive())
 
+    def cut(self) -> None:
+        """Cut the machine's power, if it has any."""
+        if not self.active:
+            return
+        try:
+            self.dom.destroy()
+        except lv.libvirtError as error:
+            # the guest powered off between the two calls
+            if error.get_error_code() != lv.VIR_ERR_OPERATION_INVALID or self.active:
+                raise
+
     def unsupported(self, capability: str, operation: str, why: str = "") -> Unsupported:
         """What is raised for an operation on this VM that is not offered."""
         return Unsupported(why, capability=capability, operation=operation, vm=self.vm, host=self.host)

@@ -194,8 +194,7 @@ class Create(Base):
 
     def _remove(self, here: Located) -> None:
         tree = here.tree()
-        if here.active:
-            here.dom.destroy()
+        here.cut()
         if self._attached(tree):
             # a volume outlives the VM, but what this VM's snapshots hold inside of it must not
             for snapshot in self._list_snapshots(here):

@@ -33,6 +33,7 @@ class Flavour:
         serial_log: Whether what comes out of it can be logged to a file of ours.
         consoles: Kinds of paravirtual consoles.
         shutdown_flags: Names of the flags of `virDomainShutdownFlags` that ask the guest.
+        ask_again: Whether that may go unheard without an error, so that it has to be done again.
         undefine_flags: Names of the flags of `virDomainUndefineFlagsValues` that it knows.
         migrate_flags: Names of the flags of `virDomainMigrateFlags` for a live migration.
         agent_channel: Whether the guest agent's channel is made.
@@ -56,6 +57,7 @@ class Flavour:
     nic_model: str
     nic_rom: bool
     shutdown_flags: tuple[str, ...]
+    ask_again: bool
     undefine_flags: tuple[str, ...]
     migrate_flags: tuple[str, ...]
     panic_model: str

@@ -17,6 +17,7 @@ KVM = Flavour(
     nic_rom=False,
     # the power button only: libvirt's default asks the guest agent as well, and two requests are one too many
     shutdown_flags=("VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN",),
+    ask_again=True,
     undefine_flags=(
         "VIR_DOMAIN_UNDEFINE_MANAGED_SAVE",
         "VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA",

@@ -285,8 +285,7 @@ class Migration(Parking, Base):
         if source is None or (move.options.live and not source.active):
             return  # whatever is on the target may be all that there is
         if there is not None:
-            if there.active:
-                there.dom.destroy()
+            there.cut()
             there = self._lookup(move.host, move.here.vm)
         if there is not None:
             self._undefine(there, moved=True)

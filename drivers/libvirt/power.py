@@ -52,8 +52,7 @@ class Power(Base):
         here.dom.blockInfo(xml.disk_path(next(iter(xml.disks(here.tree())))))
 
     def _power_on(self, here: Located) -> None:
-        if here.active:  # a guest that panicked and was kept for a look
-            here.dom.destroy()
+        here.cut()  # a guest that panicked and was kept for a look
         slept = bool(here.dom.hasManagedSaveImage(0))
         if slept:
             self._check_state_file(here)
@@ -101,7 +100,7 @@ class Power(Base):
 
         def cut() -> None:
             if here.active:
-                here.dom.destroy()
+                here.cut()
             elif here.dom.hasManagedSaveImage(0):
                 here.dom.managedSaveRemove(0)
 
@@ -147,10 +146,13 @@ class Power(Base):
     def _await_off(self, operation: str, here: Located, flags: int, stand_down: threading.Event) -> None:
         pressed: float | None = None
 
+        def again(before: float) -> bool:
+            return self._flavour.ask_again and now() - before > ASK_AGAIN_SECONDS
+
         def look() -> tuple[int, int]:
             nonlocal pressed
             state: tuple[int, int] = tuple(here.dom.state(0))
-            if state[0] == lv.VIR_DOMAIN_RUNNING and (pressed is None or now() - pressed > ASK_AGAIN_SECONDS):
+            if state[0] == lv.VIR_DOMAIN_RUNNING and (pressed is None or again(pressed)):
                 try:
                     here.dom.shutdownFlags(flags)
                 except lv.libvirtError as error:

@@ -47,8 +47,10 @@ _PV = Flavour(
     usb=True,
     serial=False,
     consoles=("xen",),
-    # `control/shutdown` in the store, which the guest's kernel acts on
+    # `control/shutdown` in the store, which the guest's kernel acts on. The call ends when that has said so; a second
+    # one waits a minute for what a kernel on its way down does not say any more, and fails
     shutdown_flags=("VIR_DOMAIN_SHUTDOWN_PARAVIRT",),
+    ask_again=False,
     undefine_flags=("VIR_DOMAIN_UNDEFINE_MANAGED_SAVE",),
     migrate_flags=("VIR_MIGRATE_LIVE", "VIR_MIGRATE_PERSIST_DEST", "VIR_MIGRATE_UNDEFINE_SOURCE"),
     agent_channel=False,
