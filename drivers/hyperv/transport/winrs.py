@@ -126,7 +126,8 @@ def _protocol(url: str, settings: WinrmSettings, secret: Secret) -> tuple[_Proto
         "kerberos_delegation": settings.kerberos_delegation,
         "read_timeout_sec": POLL_SECONDS + 10,
         "message_encryption": "never" if basic or settings.auth == "certificate" else "auto",
-        "proxy": None,
+        # none; for None, requests sets no_proxy in the environment and takes it away again, under other threads
+        "proxy": "",
     }
     protocol = _Protocol(url, transport=settings.auth, operation_timeout_sec=POLL_SECONDS, **common)
     wire = _Wire(url, auth_method=settings.auth, service="HTTP", **common)

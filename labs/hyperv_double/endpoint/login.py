@@ -24,7 +24,12 @@ from spnego._ntlm_raw.crypto import ntowfv1
 from labs.hyperv_double.engine import Auth
 
 _ENVIRONMENT = threading.Lock()
-"""pyspnego's acceptor looks accounts up in a file that an environment variable names."""
+_USER_FILE = "NTLM_USER_FILE"
+"""pyspnego's acceptor looks accounts up in a file that this environment variable names."""
+
+# there from now on, empty for none: a client in the same process that goes through the environment, as requests does
+# for proxies, breaks on a name that comes or goes meanwhile
+os.environ.setdefault(_USER_FILE, "")
 
 BOUNDARY = b"--Encrypted Boundary"
 PROTOCOL = "application/HTTP-SPNEGO-session-encrypted"
@@ -158,8 +163,8 @@ class Login:
     def _exchange(self, scheme: str, token: bytes) -> Step | None:
         """One step of NTLM, or of CredSSP, which brings the password itself after an NTLM exchange inside TLS."""
         with _ENVIRONMENT:
-            before = os.environ.get("NTLM_USER_FILE")
-            os.environ["NTLM_USER_FILE"] = str(self._accounts.file)
+            before = os.environ[_USER_FILE]
+            os.environ[_USER_FILE] = str(self._accounts.file)
             try:
                 if self._context is None or self._context.complete:
                     self.user = ""
@@ -169,10 +174,7 @@ class Login:
                 self._context = None
                 return self.offers
             finally:
-                if before is None:
-                    del os.environ["NTLM_USER_FILE"]
-                else:
-                    os.environ["NTLM_USER_FILE"] = before
+                os.environ[_USER_FILE] = before
         if not self._context.complete:
             return Step(401, {"WWW-Authenticate": f"{scheme} {base64.b64encode(answer or b'').decode()}"})
         if scheme.lower() == "credssp":

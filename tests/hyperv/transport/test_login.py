@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import stat
 from collections.abc import Callable
@@ -34,6 +35,20 @@ def test_a_wrong_password_is_denied(bench: Bench, endpoint: Endpoint) -> None:
     assert endpoint.counts.refused == 1, "each further try counts towards a lockout"
     assert "another-s3cret" not in f"{caught.value} {caught.value!r}"
     assert endpoint.counts.requests == {}
+
+
+def test_a_login_takes_no_name_out_of_the_environment(
+    bench: Bench, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the client's part nor the double's: another thread that goes through all of them would break."""
+
+    def gone(_: object, name: str) -> None:
+        raise AssertionError(f"{name} was there")
+
+    names = set(os.environ)
+    monkeypatch.setattr(type(os.environ), "__delitem__", gone)
+    assert ask(bench.connect(endpoint)) != []
+    assert set(os.environ) == names
 
 
 def test_an_unknown_user_is_denied(bench: Bench, endpoint: Endpoint) -> None:
