@@ -17,7 +17,7 @@ from conformance.observers.guest import Resolver
 from conformance.observers.host import Kind
 from conformance.observers.wire import Stream
 from conformance.waiting import until
-from suites.wire import forged_mac, passes, token
+from suites.wire import forged_mac, passes, token, wait_ping
 
 requirement = pytest.mark.requirement
 needs = pytest.mark.capability
@@ -159,7 +159,7 @@ def test_mig_mac_ip_same(migration: Migrate, machine: Machine, lab: LabInventory
     migration.migrate(machine.id, machine.other_host()).wait()
 
     assert network() == before
-    assert machine.peer.ping(address)
+    wait_ping(machine, address)
 
 
 @requirement("mig.switch-learns")
@@ -174,7 +174,7 @@ def test_mig_switch_learns(migration: Migrate, machine: Machine) -> None:
         )
 
     assert announced
-    assert machine.peer.ping(machine.address())
+    wait_ping(machine, machine.address())
 
 
 @requirement("mig.disk-consistent")

@@ -54,11 +54,12 @@ def test_net_isolation_vlan(machines: Machines, observers: Observers, lab: LabIn
 @requirement("net.isolation-by-default")
 def test_net_isolation_by_default(machines: Machines) -> None:
     talker, listener = machines.boot(), machines.boot()
-    peer, address = talker.peer, talker.address()
-    assert peer.ping(address)  # every switch on the way has learnt both addresses
+    address = talker.address()
+    wait_ping(talker, address)  # every switch on the way has learnt both addresses
     baseline = listener.guest.count_foreign_unicast(listener.mac, talker.mac)
 
-    assert all(peer.ping(address) for _ in range(5))
+    for _ in range(5):
+        wait_ping(talker, address)
 
     assert listener.guest.count_foreign_unicast(listener.mac, talker.mac) == baseline
 
@@ -212,7 +213,7 @@ def test_net_ipv6_slaac(driver: Driver, machines: Machines, machine: Machine, la
         return sorted(str(address) for address in found if prefix is not None and address in prefix)
 
     before = until("an address of the advertised prefix", addresses, seconds=machine.pace.boot)
-    assert machine.peer.ping(before[0])
+    wait_ping(machine, before[0])
 
     boot = machine.guest.boot()
     driver.reboot(machine.id, RebootMode.SOFT).wait()

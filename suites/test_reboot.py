@@ -13,7 +13,7 @@ from conformance.lab.lab import Observers
 from conformance.machine import DATA, Machine, Machines
 from conformance.model import MIB, PowerState, RebootMode, StopMode
 from conformance.waiting import holds_for, until
-from suites.wire import silent
+from suites.wire import silent, wait_ping
 
 requirement = pytest.mark.requirement
 
@@ -193,7 +193,7 @@ def test_stop_force_timeout(driver: Driver, machine: Machine) -> None:
 @requirement("stop.really-stopped")
 def test_stop_really_stopped(driver: Driver, machine: Machine) -> None:
     address = machine.address()
-    assert machine.peer.ping(address)
+    wait_ping(machine, address)
 
     driver.stop(machine.id, StopMode.FORCE).wait()
 

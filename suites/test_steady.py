@@ -20,7 +20,7 @@ from suites.provenances import (
     STEADY_VCPUS,
     Steady,
 )
-from suites.wire import IP_UDP_HEADERS, wait_echo
+from suites.wire import IP_UDP_HEADERS, wait_echo, wait_ping
 
 requirement = pytest.mark.requirement
 pytestmark = pytest.mark.steady
@@ -96,11 +96,7 @@ def test_net_mtu_path(steady_machine: Machine, lab: LabInventory) -> None:
         assert shown is not None
         assert shown.mtu == mtu
         address = steady_machine.address(nic)
-        until(
-            "a ping as large as the network takes to be answered",
-            lambda: peer.ping(address, payload_bytes=mtu - IP_UDP_HEADERS, dont_fragment=True),  # noqa: B023 - at once
-            seconds=steady_machine.pace.settle,
-        )
+        wait_ping(steady_machine, address, mtu - IP_UDP_HEADERS, nic=nic)
         assert not peer.ping(address, payload_bytes=mtu - IP_UDP_HEADERS + 1, dont_fragment=True)
         wait_echo(steady_machine, peer.ipv4, mtu - IP_UDP_HEADERS, nic=nic)
         assert not guest.echo(peer.ipv4, mtu - IP_UDP_HEADERS + 1)

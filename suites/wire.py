@@ -26,10 +26,17 @@ def token() -> bytes:
     return b"hvconform-" + secrets.token_hex(8).encode()
 
 
-def wait_ping(machine: Machine, address: str, *, seconds: float | None = None) -> None:
-    """Wait until the machine answers pings, by default as long as it may take to settle; lost ones are sent again."""
-    deadline = machine.pace.settle if seconds is None else seconds
-    until("a ping to be answered", lambda: machine.peer.ping(address, timeout_s=0.5), seconds=deadline)
+def wait_ping(
+    machine: Machine, address: str, payload_bytes: int = 56, *, nic: NicSpec | None = None, seconds: float | None = None
+) -> None:
+    """Wait until the machine answers a ping in one piece, by default as long as it may take to settle; lost ones are
+    sent again."""
+    peer = machine.peer if nic is None else machine.peer_on(nic)
+    until(
+        f"a ping of {payload_bytes} bytes to be answered",
+        lambda: peer.ping(address, timeout_s=0.5, payload_bytes=payload_bytes, dont_fragment=True),
+        seconds=machine.pace.settle if seconds is None else seconds,
+    )
 
 
 def wait_echo(machine: Machine, address: str, payload_bytes: int = 32, *, nic: NicSpec | None = None) -> None:
