@@ -37,8 +37,9 @@ class ConnectionGone(Exception):
 class Guarded(HTTPAdapter):
     """An adapter that knows its sockets.
 
-    `seal` forbids new connections: a message encrypted for one login means nothing on a connection without it, and
-    urllib3 would open a new one without a word. `abort` breaks whatever is under way, from any thread.
+    Once it is sealed, all goes by `exchange`, which makes no new connection: a message encrypted for one login means
+    nothing on a connection without it, and urllib3 would open one without a word. `abort` breaks whatever is under way,
+    from any thread.
     """
 
     def __init__(self, auth: Auth) -> None:
@@ -59,7 +60,7 @@ class Guarded(HTTPAdapter):
         response = super().send(*args, **kwargs)
         # held, since an answer that is refused or cut off below would take its socket along unclosed
         self._last = response.raw
-        self._check(response)
+        self._check_offer(response)
         stream = response.raw.stream
 
         def limited(*args: Any, **kwargs: Any) -> Iterator[bytes]:
@@ -84,20 +85,16 @@ class Guarded(HTTPAdapter):
         response, again = exchange(connection.sock, request, seconds)
         if not again:
             connection.close()
-        self._check(response)
-        return response
-
-    def _check(self, response: requests.Response) -> None:
-        """Refuse an answer by its head."""
-        if response.status_code == 401:
-            self._check_offer(response.headers.get("WWW-Authenticate", ""))
-        elif self.sealed and "multipart/" not in response.headers.get("Content-Type", ""):
+        self._check_offer(response)
+        if response.status_code != 401 and "multipart/" not in response.headers.get("Content-Type", ""):
             # somebody on the way could have written it
             raise HypervisorFailure("the endpoint answered an encrypted message in the clear; refused")
+        return response
 
-    def _check_offer(self, offered: str) -> None:
-        """Say what is missing where the libraries would say that the answer makes no sense."""
-        if not any(scheme in offered.lower() for scheme in self._schemes):
+    def _check_offer(self, response: requests.Response) -> None:
+        """Of a refused login, say what is missing where the libraries would say that the answer makes no sense."""
+        offered = response.headers.get("WWW-Authenticate", "")
+        if response.status_code == 401 and not any(scheme in offered.lower() for scheme in self._schemes):
             raise AccessDenied(
                 f"the login was refused; the host offers {offered[:200] or 'no way to log in'}, "
                 f"and auth needs {' or '.join(self._schemes) or 'a client certificate that it knows'}",
@@ -128,8 +125,6 @@ class Guarded(HTTPAdapter):
             one.close()
 
     def opening(self) -> None:
-        if self.sealed:
-            raise ConnectionGone
         if self._aborted:
             raise OSError("the call was given up")
 
