@@ -13,9 +13,9 @@ import time
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from conformance.errors import LabError
 from conformance.model import Evidence
@@ -107,6 +107,48 @@ class GuestBoot(_Event):
     seconds: float
 
 
+class Figure(BaseModel):
+    """Something that a test measured, with the bound that it was held against."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    what: str = Field(description='such as "longest gap"')
+    value: FiniteFloat
+    unit: str
+    at_most: FiniteFloat | None = Field(None, description="null: the contract bounds it nowhere")
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.text}" + (f", at most {self.bound} allowed" if self.bound else "")
+
+    @property
+    def text(self) -> str:
+        """``"708 ms"``."""
+        return f"{_number(self.value)} {self.unit}"
+
+    @property
+    def bound(self) -> str:
+        """``"2000 ms"``, or nothing."""
+        return "" if self.at_most is None else f"{_number(self.at_most)} {self.unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+class Measure(Protocol):
+    """How a test gives a figure: it goes to the reports, kept or not, and beyond its bound the test fails."""
+
+    def __call__(self, what: str, value: float, unit: str, *, at_most: float | None = None) -> None: ...
+
+
+class Measured(_Event):
+    """A figure, as soon as it was taken."""
+
+    event: Literal["measured"] = "measured"
+    item: str
+    figure: Figure
+
+
 class Attachment(_Event):
     """Something kept for whoever debugs: a console, a host log, a state history. Bounded, and hostile until escaped."""
 
@@ -147,6 +189,7 @@ Event = Annotated[
     | ItemStarted
     | DriverCall
     | GuestBoot
+    | Measured
     | Attachment
     | ItemFinished
     | RunFinished,

@@ -10,17 +10,22 @@ from conformance.errors import LabError
 from conformance.record import (
     Attachment,
     DriverCall,
+    Figure,
     GuestBoot,
     ItemFinished,
     ItemPlanned,
     ItemStarted,
+    Measured,
     RunFinished,
     RunStarted,
     TargetSeen,
     Verdict,
     read,
 )
-from reports.text import counted, plain
+from reports.text import counted, one_line, plain
+
+_Happened = DriverCall | GuestBoot | Measured | Attachment
+"""What belongs to an item and has a place of its own in neither its beginning nor its end."""
 
 MAX_CALLS = 500
 MAX_ATTACHMENTS = 20
@@ -49,6 +54,7 @@ class Item:
     calls: list[Call] = field(default_factory=list)
     calls_left_out: int = 0
     boot_seconds: float = 0.0
+    figures: dict[str, Figure] = field(default_factory=dict)
     attachments: list[tuple[str, str]] = field(default_factory=list)
     attachments_left_out: int = 0
 
@@ -104,7 +110,7 @@ def load(path: Path) -> History:
     targets: dict[str, TargetSeen] = {}
     items: dict[str, Item] = {}
     begun: dict[str, list[ItemStarted]] = defaultdict(list)
-    around: dict[str, list[DriverCall | GuestBoot | Attachment]] = defaultdict(list)
+    around: dict[str, list[_Happened]] = defaultdict(list)
     for event in read(folder):
         match event:
             case RunStarted():
@@ -122,7 +128,7 @@ def load(path: Path) -> History:
                     item.finishes.append(event)
             case ItemStarted():
                 begun[event.item].append(event)
-            case DriverCall() | GuestBoot() | Attachment():
+            case DriverCall() | GuestBoot() | Measured() | Attachment():
                 around[event.item].append(event)
     if started is None:
         raise LabError(
@@ -135,11 +141,13 @@ def load(path: Path) -> History:
     return History(folder, started, finished, targets, items)
 
 
-def _fill(item: Item, events: list[DriverCall | GuestBoot | Attachment]) -> None:
-    for event in events:
+def _fill(item: Item, events: list[_Happened]) -> None:
+    for event in sorted(events, key=lambda event: event.time):
         match event:
             case GuestBoot():
                 item.boot_seconds += event.seconds
+            case Measured():
+                item.figures[event.figure.what] = _safe(event.figure)  # of several attempts the last one's
             case DriverCall() if len(item.calls) < MAX_CALLS:
                 text = plain(event.arguments, 500), plain(event.error, 1_000)
                 item.calls.append(Call(plain(event.operation, 100), text[0], event.seconds, text[1]))
@@ -149,6 +157,10 @@ def _fill(item: Item, events: list[DriverCall | GuestBoot | Attachment]) -> None
                 item.attachments.append((plain(event.name, 200), plain(event.text)))
             case Attachment():
                 item.attachments_left_out += 1
+
+
+def _safe(figure: Figure) -> Figure:
+    return figure.model_copy(update={"what": one_line(figure.what, 100), "unit": one_line(figure.unit, 20)})
 
 
 def left_out(item: Item) -> str:

@@ -62,6 +62,7 @@ def render(matrix: Matrix, histories: Mapping[str, History] | None = None) -> st
             standings=view.standings(matrix, lines),
             failures=view.findings(matrix, lines, Verdict.FAIL, Verdict.FLAKY),
             faults=view.findings(matrix, lines, Verdict.LAB_ERROR, Verdict.NOT_RUN),
+            measurements=view.measurements(matrix),
             dirty=[cell for cell in matrix.cells if cell.residue],
             verdicts=[verdict for verdict in WORST_FIRST if any(cell.verdict is verdict for cell in matrix.cells)],
             levels=list(dict.fromkeys(line.requirement.level for line in lines)),

@@ -76,6 +76,10 @@ def _case(cell: Cell, area: str, detail: str) -> ElementTree.Element:
         name=_xml(f"{cell.requirement}[{cell.provenance}]" if cell.provenance else cell.requirement),
         time=f"{cell.duration:.3f}",
     )
+    if cell.figures:
+        properties = ElementTree.SubElement(case, "properties")
+        for figure in cell.figures:
+            ElementTree.SubElement(properties, "property", name=_xml(figure.what), value=_xml(figure.text))
     verdict = cell.verdict
     why = cell.message or cell.refusal or MEANING[verdict]
     if verdict in _FAILURE:

@@ -49,6 +49,7 @@ def _document(matrix: Matrix) -> Iterator[str]:
     yield from _listed("Flaky", view.of_verdict(matrix, Verdict.FLAKY))
     yield from _listed("Lab errors", view.of_verdict(matrix, Verdict.LAB_ERROR))
     yield from _residue(matrix.cells)
+    yield from _measured(matrix)
     yield from _table(matrix, lines)
     yield from _untested(matrix)
     yield from _legend()
@@ -116,6 +117,26 @@ def _residue(cells: Iterable[Cell]) -> Iterator[str]:
     if len(dirty) > MAX_LISTED:
         yield f"- … and {len(dirty) - MAX_LISTED} more in matrix.html"
     yield ""
+
+
+def _measured(matrix: Matrix) -> Iterator[str]:
+    measurements = view.measurements(matrix)
+    if not measurements:
+        return
+    yield "## Measured"
+    yield ""
+    yield f"| requirement | figure | at most | {' | '.join(_head(target) for target in matrix.targets)} |"
+    yield f"|---|---|---|{'---|' * len(matrix.targets)}"
+    for each in measurements:
+        readings = " | ".join(_reading(each.readings.get(target.target)) for target in matrix.targets)
+        yield f"| {escape(each.requirement)} | {escape(each.what)} | {escape(each.bound)} | {readings} |"
+    yield ""
+
+
+def _reading(reading: view.Reading | None) -> str:
+    if reading is None:
+        return ""
+    return f"**{escape(reading.label)}**" if reading.broken else escape(reading.label)
 
 
 def _table(matrix: Matrix, lines: list[view.Row]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from conformance.model import Evidence
-from conformance.record import ItemFinished, TargetSeen, Verdict
+from conformance.record import Figure, ItemFinished, TargetSeen, Verdict
 from reports.history import History, Item
 from reports.text import one_line, plain
 
@@ -102,6 +102,7 @@ class Cell(_Part):
     message: str = Field(description="why it is not a pass, on one line")
     residue: list[str] = Field(description="what was left on the hosts")
     refusal: str = Field(description="for not-claimed: the error that refused")
+    figures: list[Figure] = Field(description="what was measured, kept or not")
     attempts: int = Field(description="0: not run")
     rate: str = Field(description='for flaky: passes of attempts, such as "2 of 3"')
     run: str
@@ -300,6 +301,7 @@ def _cell(
         message=one_line(worst.message),
         residue=list(dict.fromkeys(residue))[:MAX_RESIDUE],
         refusal=one_line(worst.refusal),
+        figures=[figure for item in items for figure in item.figures.values()],
         attempts=len(worst.attempts),
         rate=worst.rate,
         run=run,

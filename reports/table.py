@@ -23,6 +23,7 @@ COLUMNS = (
     "message",
     "refusal",
     "residue",
+    "measured",
     "run",
     "evidence_note",
 )
@@ -37,7 +38,7 @@ def render(matrix: Matrix) -> str:
     writer.writerow(COLUMNS)
     for cell in matrix.cells:
         requirement = by_id[cell.requirement]
-        texts = (cell.message, cell.refusal, " ; ".join(cell.residue))
+        texts = (cell.message, cell.refusal, " ; ".join(cell.residue), " ; ".join(map(str, cell.figures)))
         writer.writerow(
             [
                 harmless(cell.requirement),

@@ -60,6 +60,11 @@ def show(matrix: Matrix, console: Console | None = None, reports: Iterable[Path]
             console.print(_entry(cell, console.width), no_wrap=True, overflow="ellipsis")
         if len(cells) > MAX_LISTED:
             console.print(Text(f"  … and {len(cells) - MAX_LISTED} more in the reports", style="dim"))
+    if measurements := view.measurements(matrix):
+        console.print()
+        console.print(Text("Measured", style="bold"))
+        for each in measurements:
+            console.print(_figure(each), soft_wrap=True)
     console.print()
     for path in reports:
         console.print(Text(f"  {path}", style="cyan"), soft_wrap=True)
@@ -131,6 +136,16 @@ def _entry(cell: Cell, width: int) -> Text:
     return text
 
 
+def _figure(each: view.Measurement) -> Text:
+    text = Text(f"  {each.requirement}  {each.what}")
+    for target, reading in each.readings.items():
+        text.append(f"  {target} ", style="dim")
+        text.append(reading.label, style="bold red" if reading.broken else "")
+    if each.bound:
+        text.append(f"  at most {each.bound}", style="dim")
+    return text
+
+
 def _why(cell: Cell) -> str:
     left = f"left {', '.join(cell.residue)}" if cell.residue else ""
     return " — ".join(part for part in (cell.message, left) if part) or "no message"
@@ -151,5 +166,9 @@ def _plain(matrix: Matrix, reports: Iterable[Path]) -> Iterator[str]:
         for cell in cells:
             where = f"{cell.requirement} · {view.place(cell)}"
             yield f"{'residue' if title == 'Residue' else cell.verdict}: {where}: {_why(cell)}"
+    for each in view.measurements(matrix):
+        bound = f", at most {each.bound} allowed" if each.bound else ""
+        for slug, reading in each.readings.items():
+            yield f"measured: {each.requirement} · {slug}: {each.what} {reading.label}{bound}"
     for path in reports:
         yield f"report: {path}"

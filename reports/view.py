@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from conformance.model import Evidence
-from conformance.record import Verdict
+from conformance.record import Figure, Verdict
 from reports.matrix import WORST_FIRST, Cell, Matrix, Requirement, Target, severity
 
 SYMBOL = {
@@ -145,6 +145,53 @@ def findings(matrix: Matrix, lines: Sequence[Row], *verdicts: Verdict) -> list[C
     seeded = {target.target for target in matrix.targets if target.defect}
     found = [cell for line in lines for cell in line.cells.values() if cell.verdict in verdicts]
     return sorted(found, key=lambda cell: cell.worst[0].target in seeded)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The largest figure of its kind on one target, the cell that it is from, and of how many cells."""
+
+    figure: Figure
+    cell: Cell
+    cells: int
+
+    @property
+    def label(self) -> str:
+        """Such as ``"708 ms"``, or ``"0.8 s, the largest of 7: migrated"``."""
+        worst = f", the largest of {self.cells}: {self.cell.provenance}" if self.cells > 1 else ""
+        return f"{self.figure.text}{worst}"
+
+    @property
+    def broken(self) -> bool:
+        """Whether it is beyond its bound."""
+        return self.figure.at_most is not None and self.figure.value > self.figure.at_most
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What tests of one requirement measured, by target."""
+
+    requirement: str
+    what: str
+    bound: str
+    readings: dict[str, Reading]
+
+
+def measurements(matrix: Matrix) -> list[Measurement]:
+    """Every kind of figure in the matrix, in its order."""
+    found: dict[tuple[str, str, str], dict[str, list[tuple[Figure, Cell]]]] = defaultdict(lambda: defaultdict(list))
+    for cell in matrix.cells:
+        for figure in cell.figures:
+            found[cell.requirement, figure.what, figure.bound][cell.target].append((figure, cell))
+    return [
+        Measurement(*key, {target: _reading(taken) for target, taken in targets.items()})
+        for key, targets in found.items()
+    ]
+
+
+def _reading(taken: list[tuple[Figure, Cell]]) -> Reading:
+    figure, cell = max(taken, key=lambda pair: pair[0].value)
+    return Reading(figure, cell, len(taken))
 
 
 def warning(target: Target) -> str:

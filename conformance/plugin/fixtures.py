@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
+import allure
 import pytest
 
 from conformance.contract import Contract
@@ -16,6 +17,7 @@ from conformance.observers.wire import WirePeer
 from conformance.plugin.runner import NAME, Runner
 from conformance.plugin.verdicts import undeleted
 from conformance.plugin.worker import Opened
+from conformance.record import Figure, Measure, Measured
 
 Build = Callable[[Machines], Any]
 
@@ -109,6 +111,21 @@ def machine(machines: Machines) -> Machine:
 def peer(lab: LabInventory, observers: Observers) -> WirePeer:
     """The wire peer in the first network."""
     return observers.peer(lab.networks[0].name)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measure:
+    """`measured("longest gap", 708.2, "ms", at_most=2000)` reports a figure, and fails beyond its bound."""
+    runner = _runner(request)
+
+    def take(what: str, value: float, unit: str, *, at_most: float | None = None) -> None:
+        figure = Figure(what=what, value=value, unit=unit, at_most=at_most)
+        runner.worker.recorder.write(Measured(item=request.node.nodeid, figure=figure))
+        # no part of the test's identity
+        allure.dynamic.parameter(what, figure.text, excluded=True)
+        assert at_most is None or value <= at_most, str(figure)
+
+    return take
 
 
 @pytest.fixture

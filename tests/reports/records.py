@@ -10,10 +10,12 @@ from conformance.record import (
     Attachment,
     DriverCall,
     Event,
+    Figure,
     GuestBoot,
     ItemFinished,
     ItemPlanned,
     ItemStarted,
+    Measured,
     Recorder,
     RunFinished,
     RunStarted,
@@ -119,6 +121,12 @@ class Record:
 
     def boot(self, item: str, seconds: float) -> None:
         self.write(GuestBoot(time=self.tick(), item=item, seconds=seconds), "gw0")
+
+    def measure(
+        self, item: str, what: str, value: float, unit: str = "ms", at_most: float | None = None, worker: str = "gw0"
+    ) -> None:
+        figure = Figure(what=what, value=value, unit=unit, at_most=at_most)
+        self.write(Measured(time=self.tick(), item=item, figure=figure), worker)
 
     def attach(self, item: str, name: str, text: str) -> None:
         self.write(Attachment(time=self.tick(), item=item, name=name, text=text), "gw0")
