@@ -63,6 +63,12 @@ class Located:
             return False
         return True
 
+    @property
+    def ending(self) -> bool:
+        """Whether the guest has ended, and its machine is still being taken down or made anew for a reboot."""
+        state = self.dom.state(0)[0]
+        return bool(state == lv.VIR_DOMAIN_SHUTDOWN or (state == lv.VIR_DOMAIN_SHUTOFF and self.active))
+
     def tree(self, *, inactive: bool = False) -> ET.Element:
         """The domain's XML: the running machine's, or with `inactive` that of its next start."""
         flags = lv.VIR_DOMAIN_XML_INACTIVE if inactive else 0
@@ -91,7 +97,7 @@ def power_of(dom: Any) -> PowerState:
         )
         return PowerState.TRANSIENT if reason in passing else PowerState.PAUSED
     if state == lv.VIR_DOMAIN_SHUTOFF:
-        if dom.isActive():  # libxl says so before it has taken the machine down, or while it makes it anew
+        if dom.isActive():  # see Located.ending: libxl says so early
             return PowerState.TRANSIENT
         if dom.hasManagedSaveImage(0):
             return PowerState.SUSPENDED

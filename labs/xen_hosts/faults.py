@@ -14,6 +14,33 @@ from conformance.waiting import WaitTimeout, until
 _SECONDS = 30.0
 
 
+# the hypercall that Xen makes of a guest that cannot go on, which no command of Xen's makes: 3 is SHUTDOWN_crash of
+# xen/include/public/sched.h
+_CRASH = """
+import ctypes, sys
+version = ".".join(open(f"/sys/hypervisor/version/{part}").read().strip() for part in ("major", "minor"))
+xc = ctypes.CDLL(f"libxenctrl.so.{version}", use_errno=True)
+xc.xc_interface_open.restype = ctypes.c_void_p
+handle = xc.xc_interface_open(None, None, 0)
+if not handle or xc.xc_domain_shutdown(ctypes.c_void_p(handle), int(sys.argv[1]), 3):
+    sys.exit(f"errno {ctypes.get_errno()}")
+"""
+
+
+def crash(shell: Shell, domain: int, what: str, alive: Callable[[], bool]) -> None:
+    """Let a domain crash: none of its vCPUs runs again, and nobody is told but the toolstack that looks after it.
+
+    Raises `FaultNotFired` when it lives on, also for want of Python in dom0.
+
+    Args:
+        alive: Whether it can still run.
+    """
+    done = shell.run(["python3", "-c", _CRASH, str(domain)], check=False, timeout_s=60)
+    if done.status or alive():
+        said = done.stderr.decode(errors="replace").strip()[-200:]
+        raise FaultNotFired(f"{what} (domain {domain}) was to crash and lives on: {said}")
+
+
 def destroy(shell: Shell, domain: int, what: str, there: Callable[[], bool]) -> None:
     """Take a domain's life with `xl`, at once and unasked; raises `FaultNotFired` when it lives on.
 

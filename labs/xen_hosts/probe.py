@@ -10,7 +10,7 @@ from conformance.errors import FaultNotFired
 from conformance.observers.host import HostDomain, Inventory
 from labs.hosts.probe import Console, ShellHostProbe
 from labs.xen_hosts import faults
-from labs.xen_hosts.look import Look, look
+from labs.xen_hosts.look import Look, Running, look
 
 # an HVM guest has an emulated serial port; what a PV or PVH guest has is the hypervisor's console
 _TERMINAL = 'xenstore-read "/local/domain/$1/serial/0/tty" 2>/dev/null || xenstore-read "/local/domain/$1/console/tty"'
@@ -54,19 +54,32 @@ class XenHostProbe(ShellHostProbe):
 
     def kill_vm(self, uuid: str) -> None:
         # what runs a Xen guest is the hypervisor: there is no process to kill, and without its device model a guest
-        # lives on; so this is the same as stop_out_of_band
-        self.stop_out_of_band(uuid)
+        # lives on. What dies as suddenly is a guest that crashes; `xl destroy` takes seconds and stops it first
+        domain = self._alive(uuid)
+        what = f"VM {uuid}"
+        if "p" in domain.state and domain.seconds == 0:
+            # it has not run yet, as the receiving half of a migration: whoever makes it would not notice a crash
+            faults.destroy(self.shell, domain.id, what, lambda: self._has(domain.id))
+        else:
+            faults.crash(self.shell, domain.id, what, lambda: self._lives(domain.id))
 
     def stop_out_of_band(self, uuid: str) -> None:
-        domain = self.look().domain(uuid.lower())
-        if domain is None or not domain.alive:
-            raise FaultNotFired(f"no domain of VM {uuid} runs on host {self.host}")
+        domain = self._alive(uuid)
         faults.destroy(self.shell, domain.id, f"VM {uuid}", lambda: self._has(domain.id))
 
     def canary(self, name: str) -> AbstractContextManager[str]:
         kernels = [str(image.kernel) for image in self._lab.images if image.kernel is not None]
         kernel = kernels[0] if kernels else ""
         return faults.canary(self.shell, name, self._places[0], kernel, lambda uuid: self.find(uuid) is not None)
+
+    def _alive(self, uuid: str) -> Running:
+        domain = self.look().domain(uuid.lower())
+        if domain is None or not domain.alive:
+            raise FaultNotFired(f"no domain of VM {uuid} runs on host {self.host}")
+        return domain
+
+    def _lives(self, number: int) -> bool:
+        return any(domain.id == number and domain.alive for domain in self.look().running)
 
     def _has(self, number: int) -> bool:
         # one whose memory a migration has mapped stays on the list, dying, until the migration lets go of it
