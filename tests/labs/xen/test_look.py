@@ -20,8 +20,8 @@ HEAD = "Name                                        ID   Mem VCPUs\tState\tTime(
 DOM0 = f"{'Domain-0':40} {0:5} {768:5} {1:5}     r-----     {91.9:5} 00000000-0000-0000-0000-000000000000        -   -"
 
 
-def domain(name: str, id: int, state: str, uuid: str = UUID) -> str:
-    return f"{name:40} {id:5} {128:5} {1:5}     {state}     {6.0:5} {uuid}        -                -"
+def domain(name: str, id: int, state: str, uuid: str = UUID, seconds: float = 6.0) -> str:
+    return f"{name:40} {id:5} {128:5} {1:5}     {state}     {seconds:5} {uuid}        -                -"
 
 
 class Canned(Shell):
@@ -86,17 +86,22 @@ def test_of_two_domains_of_a_vm_the_living_one_counts() -> None:
 
 
 class Destroyed(Canned):
-    """A host on which a destroyed domain goes on in another state."""
+    """A host on which a domain that is destroyed, or was to crash, goes on in another state."""
 
-    def __init__(self, after: str) -> None:
-        self.state, self._after = "-b----", after
+    def __init__(self, after: str, *, before: str = "-b----", seconds: float = 6.0, status: int = 0) -> None:
+        self.state, self._after, self._seconds, self._status = before, after, seconds, status
+        self.by: list[str] = []
         super().__init__()
 
     def run(self, argv: Sequence[str], *_: object, **__: object) -> Completed:
-        if argv[0] == "xl":
+        if argv[0] in ("xl", "python3"):
             self.state = self._after
-            return Completed(tuple(argv), 0, b"", b"")
-        self.sections = [("list", "\n".join([HEAD, DOM0, domain("g1", 1, self.state), ""])), ("end", "")]
+            self.by.append(argv[0])
+            return Completed(tuple(argv), self._status, b"", b"no libxenctrl")
+        self.sections = [
+            ("list", "\n".join([HEAD, DOM0, domain("g1", 1, self.state, seconds=self._seconds), ""])),
+            ("end", ""),
+        ]
         return super().run(argv)
 
 
@@ -107,6 +112,32 @@ def test_a_domain_that_is_dying_has_been_stopped(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(faults, "_SECONDS", 0.1)
     with pytest.raises(FaultNotFired, match="lives on"):
         XenHostProbe(nothing, nothing, Destroyed("---s--")).stop_out_of_band(UUID)
+
+
+@pytest.mark.parametrize(
+    ("before", "seconds", "after", "by"),
+    [
+        ("-b----", 6.0, "----c-", "python3"),
+        ("r-----", 0.0, "---s--", "python3"),
+        ("--p---", 6.0, "----c-", "python3"),
+        # the receiving half of a migration
+        ("--p---", 0.0, "-----d", "xl"),
+    ],
+)
+def test_what_has_run_is_killed_by_a_crash(before: str, seconds: float, after: str, by: str) -> None:
+    nothing: Any = SimpleNamespace(storages=(), networks=(), name="a")
+    host = Destroyed(after, before=before, seconds=seconds)
+
+    XenHostProbe(nothing, nothing, host).kill_vm(UUID)
+
+    assert host.by == [by]
+
+
+@pytest.mark.parametrize(("after", "status"), [("-b----", 0), ("-b----", 1), ("----c-", 1)])
+def test_a_crash_that_did_not_happen_is_told(after: str, status: int) -> None:
+    nothing: Any = SimpleNamespace(storages=(), networks=(), name="a")
+    with pytest.raises(FaultNotFired, match="was to crash and lives on: no libxenctrl"):
+        XenHostProbe(nothing, nothing, Destroyed(after, status=status)).kill_vm(UUID)
 
 
 def test_a_size_that_is_missing_hides_no_other_domain() -> None:
