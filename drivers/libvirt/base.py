@@ -66,8 +66,7 @@ class Located:
     @property
     def ending(self) -> bool:
         """Whether the guest has ended, and its machine is still being taken down or made anew for a reboot."""
-        state = self.dom.state(0)[0]
-        return bool(state == lv.VIR_DOMAIN_SHUTDOWN or (state == lv.VIR_DOMAIN_SHUTOFF and self.active))
+        return _is_ending(self.dom, self.dom.state(0)[0])
 
     def tree(self, *, inactive: bool = False) -> ET.Element:
         """The domain's XML: the running machine's, or with `inactive` that of its next start."""
@@ -79,6 +78,11 @@ class Located:
         """Where a device change has to go: to the definition, and to the machine if there is one."""
         live = lv.VIR_DOMAIN_AFFECT_LIVE if self.active else 0
         return int(lv.VIR_DOMAIN_AFFECT_CONFIG | live)
+
+
+def _is_ending(dom: Any, state: int) -> bool:
+    # libxl says "shut off" before it has taken the machine down, and while it makes it anew
+    return bool(state == lv.VIR_DOMAIN_SHUTDOWN or (state == lv.VIR_DOMAIN_SHUTOFF and dom.isActive()))
 
 
 def power_of(dom: Any) -> PowerState:
@@ -96,16 +100,14 @@ def power_of(dom: Any) -> PowerState:
             lv.VIR_DOMAIN_PAUSED_POSTCOPY,
         )
         return PowerState.TRANSIENT if reason in passing else PowerState.PAUSED
+    if state == lv.VIR_DOMAIN_PMSUSPENDED or _is_ending(dom, state):
+        return PowerState.TRANSIENT
     if state == lv.VIR_DOMAIN_SHUTOFF:
-        if dom.isActive():  # see Located.ending: libxl says so early
-            return PowerState.TRANSIENT
         if dom.hasManagedSaveImage(0):
             return PowerState.SUSPENDED
         return PowerState.CRASHED if reason == lv.VIR_DOMAIN_SHUTOFF_CRASHED else PowerState.STOPPED
     if state == lv.VIR_DOMAIN_CRASHED:
         return PowerState.CRASHED
-    if state in (lv.VIR_DOMAIN_SHUTDOWN, lv.VIR_DOMAIN_PMSUSPENDED):
-        return PowerState.TRANSIENT
     return PowerState.UNKNOWN
 
 
