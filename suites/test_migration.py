@@ -177,7 +177,8 @@ def test_mig_switch_learns(migration: Migrate, machine: Machine) -> None:
         )
 
     assert announced
-    wait_ping(machine, machine.address())
+    # soon: in time the peer would look for the guest by broadcast, and the guest's own answer would teach the switches
+    wait_ping(machine, machine.address(), seconds=machine.pace.glance)
 
 
 @requirement("mig.disk-consistent")
