@@ -10,7 +10,7 @@ import pytest
 from conformance.errors import LabError
 from conformance.guest import GuestImages, boot, packages
 from conformance.guest.cpio import Archive
-from tests.guest.vm import running
+from tests.guest.vm import running, with_behind
 
 
 def optional_header(image: bytes) -> int:
@@ -72,12 +72,16 @@ def test_a_kernel_takes_an_archive_behind_the_initrd(images: GuestImages, tmp_pa
     """As newer EFI stubs put one there."""
     behind = Archive()
     behind.file("behind", b"x" * 5000, 0o644)
-    for path in images.folder.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    (tmp_path / "initrd").unlink()
-    (tmp_path / "initrd").write_bytes(boot.compress(images.initrd.read_bytes()) + behind.build())
-
-    with running(GuestImages(tmp_path, images.image_id), tmp_path, None) as vm:
+    with running(with_behind(images, behind, tmp_path), tmp_path, None) as vm:
         vm.wait_up()
         assert vm.guest.identity().image_id == images.image_id
         assert b"Decoding failed" not in vm.drain_console()
+
+
+def test_what_the_agent_could_not_do_is_on_the_console(images: GuestImages, tmp_path: Path) -> None:
+    """A module that the kernel refuses, for example."""
+    broken = Archive()
+    broken.file("lib/modules/virtio_balloon.ko", b"no module", 0o644)
+    with running(with_behind(images, broken, tmp_path), tmp_path, None) as vm:
+        vm.wait_up()
+        assert b"hvconform: module virtio_balloon.ko: Exec format error" in vm.drain_console()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+from conformance.guest import GuestImages
+from conformance.guest.cpio import Archive
 from conformance.waiting import until
-from tests.guest.vm import Vm
+from tests.guest.vm import Vm, running, with_behind
 
 pytestmark = pytest.mark.lab
 
@@ -14,6 +19,24 @@ def test_cpu(vm: Vm) -> None:
     slot = next(slot for slot in vm.qmp("query-hotpluggable-cpus") if "qom-path" not in slot)
     vm.qmp("device_add", driver=slot["type"], id="cpu1", **slot["props"])
     until("two CPUs online", lambda: vm.guest.cpus().online, lambda online: online == 2, seconds=10)
+
+
+def test_a_cpu_that_the_kernel_refuses_at_first(images: GuestImages, tmp_path: Path) -> None:
+    """As Xen's hot-plug has it refused; the kernel is told here to fail once."""
+    first = Archive()
+    first.file(
+        "first",
+        b"#!/bin/busybox sh\n"
+        b"/bin/busybox mount -t sysfs sysfs /sys && echo 1 > /sys/devices/system/cpu/cpu1/hotplug/fail\n"
+        b"/bin/busybox cat /sys/devices/system/cpu/cpu1/hotplug/fail\n"
+        b"exec /init\n",
+        0o755,
+    )
+    extra = ["-smp", "2", "-append", f"{images.cmdline} maxcpus=1 rdinit=/first"]
+    with running(with_behind(images, first, tmp_path), tmp_path, None, extra=extra) as vm:
+        vm.wait_up()
+        assert re.search(rb"^1\r?$", vm.drain_console(), re.MULTILINE), "the kernel was not told to fail"
+        until("two CPUs online", lambda: vm.guest.cpus().online, lambda online: online == 2, seconds=10)
 
 
 def test_memory(vm: Vm) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 from conformance.errors import GuestSilent, NotObserved
 from conformance.guest import GuestImages
+from conformance.guest.boot import compress
+from conformance.guest.cpio import Archive
 from conformance.observers.guest import Boot, Guest
 from conformance.waiting import until
 
@@ -187,6 +189,15 @@ def overlay(images: GuestImages, folder: Path, firmware: str = "bios") -> Path:
     base = images.disk(firmware, "raw")  # type: ignore[arg-type]
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, path], check=True)
     return path
+
+
+def with_behind(images: GuestImages, archive: Archive, folder: Path) -> GuestImages:
+    """The same image with an archive behind its initrd, whose files come on top; for a direct boot."""
+    for path in images.folder.iterdir():
+        (folder / path.name).symlink_to(path)
+    (folder / "initrd").unlink()
+    (folder / "initrd").write_bytes(compress(images.initrd.read_bytes()) + archive.build())
+    return GuestImages(folder, images.image_id)
 
 
 @contextmanager

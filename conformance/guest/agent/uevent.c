@@ -3,11 +3,18 @@
 #include <linux/netlink.h>
 #include <sys/socket.h>
 
+/* Xen's hot-plug tells of a CPU before it marks it present, and until then the kernel refuses it
+   (enable_hotplug_cpu in Linux's drivers/xen/cpu_hotplug.c), with nothing told when it no longer would. */
 static void put_online(const char *devpath) {
     char path[512], state[8];
     snprintf(path, sizeof path, "/sys%s/online", devpath);
-    if (read_text(path, state, sizeof state) && state[0] == '0' && !write_text(path, "1"))
-        log_line("%s cannot be put online: %s", devpath, strerror(errno));
+    for (int tries = 0; read_text(path, state, sizeof state) && state[0] == '0' && !write_text(path, "1"); tries++) {
+        if (tries == 100) {
+            log_line("%s cannot be put online: %s", devpath, strerror(errno));
+            return;
+        }
+        sleep_ms(10);
+    }
 }
 
 static void cpu_found(const char *name) {

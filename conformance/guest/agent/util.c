@@ -133,12 +133,12 @@ const char *boot_id(void) {
     return text;
 }
 
-/* A line in the kernel's log, and so on the console. */
+/* A line in the kernel's log, as an error: the image's loglevel=4 leaves warnings off the console. */
 void log_line(const char *format, ...) {
     char text[256];
     va_list list;
     va_start(list, format);
-    int start = snprintf(text, sizeof text, "<4>hvconform: ");
+    int start = snprintf(text, sizeof text, "<3>hvconform: ");
     vsnprintf(text + start, sizeof text - (size_t)start, format, list);
     va_end(list);
     int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
