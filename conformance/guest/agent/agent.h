@@ -47,6 +47,9 @@ void bus_address(const char *sysfs_device, char *into, size_t size);
 const char *boot_id(void);
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* clock.c */
+void clock_catch_up(void);
+
 /* hash.c */
 struct sha256 {
     uint32_t state[8];

@@ -41,6 +41,7 @@ static pid_t start_agent(const sigset_t *usual) {
 int init_main(void) {
     mount_kernel_files();
     tune();
+    clock_catch_up();
     reboot(RB_DISABLE_CAD); /* Ctrl-Alt-Del comes as SIGINT */
 
     sigset_t wanted, usual;

@@ -1,0 +1,40 @@
+"""A guest's wall clock when nobody but its own side has set it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from conformance.guest import GuestImages
+from conformance.waiting import until
+from tests.guest.vm import Vm, running
+
+pytestmark = pytest.mark.lab
+
+STALL_SECONDS = 5.0  # several times what the kernel loses in QEMU by itself, before it has a clock to tell that by
+
+
+def error_s(vm: Vm) -> float:
+    """By how many seconds the guest's wall clock is wrong, at least."""
+    before = time.time()
+    guest = vm.guest.clocks().realtime_ns / 1e9
+    return max(before - guest, guest - time.time())
+
+
+@pytest.mark.parametrize("rtc", [True, False], ids=["rtc", "no-rtc"])
+def test_a_machine_that_waits_for_a_processor_while_its_kernel_counts_ticks(
+    images: GuestImages, tmp_path: Path, rtc: bool
+) -> None:
+    words = f"{images.cmdline} ignore_loglevel" + ("" if rtc else " initcall_blacklist=cmos_init")
+    with running(images, tmp_path, None, extra=["-append", words]) as vm:
+        until("the kernel to begin", lambda: vm.drain_console(0.01), lambda seen: b"Mount-cache" in seen, seconds=20)
+        vm.process.send_signal(signal.SIGSTOP)
+        vm.drain_console(STALL_SECONDS)
+        vm.process.send_signal(signal.SIGCONT)
+        vm.wait_up()
+
+        assert (b"initcall cmos_init blacklisted" in vm.drain_console()) != rtc
+        assert error_s(vm) < STALL_SECONDS / 2
