@@ -160,15 +160,16 @@ class Vm:
         def has_lease() -> bool:
             return "10.0.2.15/24" in str(self.ask_serial("nics", 2))
 
+        not_yet = (GuestSilent, json.JSONDecodeError)  # the kernel's own words may come between the agent's
         try:
             found = until(
                 "the agent on the serial console",
                 boot,
                 lambda found: before is None or found.boot_id != before.boot_id,
                 seconds=40,
-                ignore=(GuestSilent,),
+                ignore=not_yet,
             )
-            until("the guest's lease", has_lease, seconds=10, ignore=(GuestSilent,))
+            until("the guest's lease", has_lease, seconds=10, ignore=not_yet)
         except NotObserved as error:
             raise AssertionError(f"{error}; the console said {self.drain_console()[-1000:]!r}") from None
         assert self.guest.boot().boot_id == found.boot_id
