@@ -134,10 +134,7 @@ class Machine:
 
     def wall_clock_error(self) -> float:
         """By how many seconds the guest's wall clock is wrong, at least."""
-        before = self._observers.realtime()
-        guest = self.guest.clocks().realtime_ns / 1e9
-        after = self._observers.realtime()
-        return max(before - guest, guest - after, 0.0)
+        return self.guest.wall_clock_error(self._observers.realtime)
 
     def probe(self) -> HostProbe:
         """The probe of the host on which this VM runs."""

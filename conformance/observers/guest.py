@@ -256,6 +256,12 @@ class Guest:
             "clocks",
         )
 
+    def wall_clock_error(self, realtime: Callable[[], float]) -> float:
+        """By how many seconds the wall clock is wrong, at least; `realtime` is the right one, in s since 1970."""
+        before = realtime()
+        here = self.clocks().realtime_ns / 1e9
+        return max(before - here, here - realtime(), 0.0)
+
     def kernel_problems(self) -> Sequence[str]:
         """Lines of the kernel log that speak of a panic, a bug, a lockup or an I/O error."""
         return self._read(lambda data: [str(line) for line in data["lines"]], "kernel-problems")

@@ -10,18 +10,11 @@ import pytest
 
 from conformance.guest import GuestImages
 from conformance.waiting import until
-from tests.guest.vm import Vm, running
+from tests.guest.vm import running
 
 pytestmark = pytest.mark.lab
 
 STALL_SECONDS = 5.0  # several times what the kernel loses in QEMU by itself, before it has a clock to tell that by
-
-
-def error_s(vm: Vm) -> float:
-    """By how many seconds the guest's wall clock is wrong, at least."""
-    before = time.time()
-    guest = vm.guest.clocks().realtime_ns / 1e9
-    return max(before - guest, guest - time.time())
 
 
 @pytest.mark.parametrize("rtc", [True, False], ids=["rtc", "no-rtc"])
@@ -40,4 +33,4 @@ def test_a_machine_that_waits_for_a_processor_while_its_kernel_counts_ticks(
         vm.wait_up()
 
         assert (b"initcall cmos_init blacklisted" in log.read_bytes()) != rtc
-        assert error_s(vm) < STALL_SECONDS / 2
+        assert vm.guest.wall_clock_error(time.time) < STALL_SECONDS / 2
