@@ -6,7 +6,7 @@ import uuid
 import xml.etree.ElementTree as ET
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -119,6 +119,10 @@ def _settled(here: Located) -> bool:
 DEATH_SECONDS = 3.0
 """How long libvirt may take to see that a QEMU has died."""
 
+END_SECONDS = 30.0
+"""How long a hypervisor may take to take down the machine of a guest that has ended; libxl on an emulated host needs
+five."""
+
 OFF = (PowerState.STOPPED, PowerState.CRASHED)
 
 
@@ -213,9 +217,17 @@ class Base(Driver, ABC):
     # states and errors
 
     def _require(self, here: Located, allowed: Iterable[PowerState], operation: str) -> PowerState:
-        """The VM's power state; raises `InvalidState` when it is none of `allowed`, or `Busy` when it only passes."""
+        """The VM's power state; raises `InvalidState` when it is none of `allowed`, or `Busy` when it only passes.
+
+        Whoever comes while the machine of a guest that has just ended is still being taken down waits for that.
+        """
         with self._guard(operation, here):
             current = power_of(here.dom)
+            if current is PowerState.TRANSIENT and here.ending:
+                self._locks.check(here.vm, operation)
+                with suppress(WaitTimeout):
+                    until("the machine to be taken down", lambda: not here.ending, seconds=END_SECONDS)
+                current = power_of(here.dom)
         allowed = tuple(allowed)
         if current not in allowed:
             if current is PowerState.TRANSIENT:  # mostly an operation of ours, such as the stop for a snapshot

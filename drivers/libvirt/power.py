@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from conformance.driver import Completed, Operation
 from conformance.errors import HypervisorFailure
@@ -20,10 +19,6 @@ ASK_AGAIN_SECONDS = 3.0
 """A power button that is pressed before the guest listens is lost, so it is pressed again, as Nova does."""
 
 ASK_AT_MOST_SECONDS = 3600.0
-END_SECONDS = 30.0
-"""How long a hypervisor may take to take down the machine of a guest that has ended; libxl on an emulated host needs
-five."""
-
 AGENT_SECONDS = 5.0
 """How long a guest agent that was there before may take to be there again."""
 
@@ -36,18 +31,10 @@ class Power(Base):
 
     def start(self, vm: str) -> Operation[None]:
         here = self._locate(vm, "start")
-        self._await_end(here)
         current = self._require(here, (*OFF, PowerState.SUSPENDED, PowerState.RUNNING), "start")
         if current is PowerState.RUNNING and self._answers(here):
             return Completed(None)
         return self._start("start", here, lambda: self._power_on(here))
-
-    def _await_end(self, here: Located) -> None:
-        """Whoever starts a VM whose guest has just ended wants it to run again, not to hear that it is still ending."""
-        with self._guard("start", here), suppress(WaitTimeout):
-            if here.ending:
-                self._locks.check(here.vm, "start")
-                until("the machine to be taken down", lambda: not here.ending, seconds=END_SECONDS)
 
     def _answers(self, here: Located) -> bool:
         """Whether the QEMU of a VM that libvirt calls running answers; False once libvirt has seen that it died."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -119,6 +120,7 @@ class XenDriver(LibvirtDriver):
         super().__init__(lab, target, options, hosts, flavour)
         shells = {host: open_shell(spec) for host, spec in options.xl.items()}
         self._toolstack = Toolstack(shells) if shells else None
+        self._powering_on = {host: threading.Lock() for host in hosts.names}
 
     def _disconnect(self) -> None:
         super()._disconnect()
@@ -184,6 +186,12 @@ class XenDriver(LibvirtDriver):
         return super()._nic(nic, operation)
 
     # power
+
+    def _power_on(self, here: Located) -> None:
+        """One at a time on a host: libxl gives a device model ten seconds to answer, and several that start together
+        on few processors take longer."""
+        with self._powering_on[here.host]:
+            super()._power_on(here)
 
     def _ask_machine(self, here: Located) -> None:
         here.dom.info()  # asks libxl

@@ -27,16 +27,70 @@ def test_a_second_operation_is_busy_and_says_with_what() -> None:
     locks.acquire("vm", "resize")
 
 
-def test_a_state_that_an_operation_of_ours_passes_through_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+def require(dom: Any, *allowed: PowerState, locks: Locks | None = None) -> PowerState:
+    """What the driver says of a domain's state when an operation needs one of `allowed`."""
+    driver: Any = SimpleNamespace(_guard=lambda *_: nullcontext(), _locks=locks or Locks())
+    return base.Base._require(driver, base.Located("vm", "a", None, dom), allowed, "start")
+
+
+def busy() -> Locks:
+    locks = Locks()
+    locks.acquire("vm", "snapshot")
+    return locks
+
+
+def test_a_state_that_an_operation_of_ours_passes_through_is_busy() -> None:
     """libvirt stops a VM for the moment of a snapshot; whoever comes then meets the snapshot, not the state."""
-    monkeypatch.setattr(base, "power_of", lambda _: PowerState.TRANSIENT)
-    driver: Any = SimpleNamespace(_guard=lambda *_: nullcontext(), _locks=Locks())
-    here: Any = SimpleNamespace(vm="vm", host="a", dom=None)
+    passing: Any = SimpleNamespace(state=lambda _: (lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PAUSED_SNAPSHOT))
     with pytest.raises(InvalidState):
-        base.Base._require(driver, here, (PowerState.RUNNING,), "snapshot")
-    driver._locks.acquire("vm", "snapshot")
+        require(passing, PowerState.RUNNING)
     with pytest.raises(Busy, match="snapshot is under way"):
-        base.Base._require(driver, here, (PowerState.RUNNING,), "snapshot")
+        require(passing, PowerState.RUNNING, locks=busy())
+
+
+class Ending:
+    """A domain whose guest has ended and whose machine stays for some looks, or for good."""
+
+    def __init__(self, state: str, looks: float) -> None:
+        self.number = getattr(lv, f"VIR_DOMAIN_{state}")
+        self.looks = looks
+
+    def state(self, _: int) -> tuple[int, int]:
+        self.looks -= 1
+        return (self.number, 0) if self.looks > 0 else (lv.VIR_DOMAIN_SHUTOFF, 0)
+
+    def isActive(self) -> bool:  # noqa: N802
+        return self.looks > 0
+
+    def hasManagedSaveImage(self, _: int) -> bool:  # noqa: N802
+        return False
+
+
+@pytest.mark.parametrize("state", ["SHUTDOWN", "SHUTOFF"])
+def test_whoever_needs_a_state_waits_for_a_machine_that_is_being_taken_down(state: str) -> None:
+    dom = Ending(state, looks=4)
+    assert require(dom, PowerState.STOPPED) is PowerState.STOPPED
+    assert not dom.isActive()
+
+
+def test_nobody_waits_for_a_machine_at_work() -> None:
+    dom = Ending("RUNNING", looks=4)
+    assert require(dom, PowerState.RUNNING) is PowerState.RUNNING
+    assert dom.looks == 3
+
+
+def test_a_machine_that_never_ends_is_in_no_state_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "END_SECONDS", 0.0)
+    with pytest.raises(InvalidState) as refusal:
+        require(Ending("SHUTOFF", looks=float("inf")), PowerState.STOPPED)
+    assert refusal.value.current == PowerState.TRANSIENT
+
+
+def test_during_an_operation_of_ours_nobody_waits_for_a_machines_end() -> None:
+    dom = Ending("SHUTOFF", looks=8)
+    with pytest.raises(Busy):
+        require(dom, PowerState.STOPPED, locks=busy())
+    assert dom.looks > 4
 
 
 def test_force_does_not_override_what_works_on_the_vm() -> None:

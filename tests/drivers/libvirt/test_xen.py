@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -293,6 +295,24 @@ def test_a_guest_type_that_the_host_cannot_run_is_refused_before_anything_is_mad
     monkeypatch.setattr(made, "_check_free", lambda *_: None)
     with pytest.raises(Unsupported, match="the host runs no hvm guests, only xen"):
         made.create(spec())
+
+
+def test_machines_are_started_one_at_a_time_on_a_host_and_at_once_on_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libxl gives a device model ten seconds to answer; three that start together on a slow host do not make that."""
+    made = driver(monkeypatch)
+    under_way, most, both = dict.fromkeys("ab", 0), dict.fromkeys("ab", 0), threading.Barrier(2)
+
+    def power_on(_: object, here: Located) -> None:
+        under_way[here.host] += 1
+        most[here.host] = max(most[here.host], under_way[here.host])
+        both.wait(5)  # the other host's start, or nobody would come
+        under_way[here.host] -= 1
+
+    monkeypatch.setattr(LibvirtDriver, "_power_on", power_on)
+    with ThreadPoolExecutor(6) as pool:
+        starts = [pool.submit(made._power_on, Located(f"vm{n}", host, None, None)) for host in "ab" for n in range(3)]
+    assert [start.exception() for start in starts] == [None] * 6
+    assert most == {"a": 1, "b": 1}
 
 
 class Counting:
