@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from conformance.driver import Driver
 from conformance.lab.inventory import LabInventory, Target
@@ -81,7 +81,7 @@ class LibvirtDriver(SnapshotTree, CloneVm, Sizes, Migration, Devices):
             caps = ET.fromstring(conn.getCapabilities())
             return Facts(
                 hypervisor=self._flavour.name,
-                version=_version(conn.getVersion()),
+                version=self._hypervisor_version(conn),
                 driver=self.name,
                 driver_version=importlib.metadata.version("hvconform"),
                 accelerator=self._flavour.domain_types.get(kind, kind),
@@ -93,6 +93,10 @@ class LibvirtDriver(SnapshotTree, CloneVm, Sizes, Migration, Devices):
                     "host-cpu": caps.findtext("host/cpu/model", ""),
                 },
             )
+
+    def _hypervisor_version(self, conn: Any) -> str:
+        """As much of it as libvirt tells."""
+        return ".".join(_version(conn.getVersion()).split(".")[: self._flavour.version_parts])
 
     def capabilities(self) -> Mapping[Capability, Declared]:
         offered = dict(self._flavour.capabilities)

@@ -15,6 +15,7 @@ class Flavour:
 
     Args:
         name: The hypervisor's name in facts.
+        version_parts: How many parts of its version libvirt tells; the rest of three is zeros.
         os_type: libvirt's type of operating system: how the guest is entered.
         domain_types: libvirt's domain types in order of preference, with what runs the vCPUs in each.
         machine: The machine type unless the target's options say otherwise; empty leaves it to libvirt.
@@ -63,6 +64,7 @@ class Flavour:
     panic_model: str
     direct_kernel_args: str
     emulated_cache_mib: int
+    version_parts: int = 3
     os_type: str = "hvm"
     direct_only: bool = False
     bzimage: bool = False

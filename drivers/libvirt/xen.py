@@ -31,6 +31,7 @@ from drivers.libvirt.xen_migration import Transfer, Way, mend
 
 _PV = Flavour(
     name="Xen",
+    version_parts=2,  # libxl tells of 4.17.5 that it is 4.17, and what is behind that as text
     os_type="xen",
     domain_types={"xen": "xen"},
     machine="xenpv",
@@ -275,11 +276,12 @@ class XenDriver(LibvirtDriver):
         move = super()._plan(here, host, options)
         with self._guard("migrate", here):
             self._domain_type(move.conn)
-            source, target = here.conn.getVersion(), move.conn.getVersion()
-        if options.live and target < source:
+            older = move.conn.getVersion() < here.conn.getVersion()
+            source, target = self._hypervisor_version(here.conn), self._hypervisor_version(move.conn)
+        if options.live and older:
             raise Unsupported(
                 f"Xen moves guests to hosts of its own version or a newer one; {here.host} has {source}, "
-                f"{host} has {target} (major * 1000000 + minor * 1000)",
+                f"{host} has {target}",
                 capability=Capability.MIGRATE_LIVE,
                 operation="migrate",
                 vm=here.vm,

@@ -128,6 +128,9 @@ class Conn:
     def getVersion(self) -> int:  # noqa: N802
         return self._version
 
+    def getLibVersion(self) -> int:  # noqa: N802
+        return 9_000_000
+
 
 class Dom:
     """A domain that is looked at and never changed."""
@@ -361,9 +364,14 @@ def test_a_paused_vm_stays_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal.value.capability == Capability.MIGRATE_PAUSED
 
 
+def test_the_version_of_xen_has_no_part_that_libvirt_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = driver(monkeypatch).facts()
+    assert (facts.hypervisor, facts.version, facts.details["libvirt"]) == ("Xen", "4.17", "9.0.0")
+
+
 def test_a_host_with_an_older_xen_is_no_target(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch, conns={"a": Conn(), "b": Conn(version=4_016_000)})
     monkeypatch.setattr(made, "_attached", lambda *_: [])
     monkeypatch.setattr(made, "_owned", lambda *_: [])
-    with pytest.raises(Unsupported, match="its own version or a newer one"):
+    with pytest.raises(Unsupported, match=r"its own version or a newer one; a has 4\.17, b has 4\.16\b"):
         made.migrate("vm", "b")
