@@ -89,6 +89,11 @@ FLAVOURS: Mapping[str, Flavour] = {
         os_type="hvm",
         machine="xenfv",
         direct_only=False,
+        # of "xvda" to "xvdd" libxl makes IDE disks, which a BIOS reads word by word, and before others; the adapter of
+        # this one does DMA. The guest's kernel has it as a paravirtual disk all the same
+        boot_bus="scsi",
+        boot_dev="sda",
+        disk_names_from=4,
         bzimage=True,  # Xen's QEMU enters it by a boot loader in a ROM: an ELF kernel is "too old to load a ram disk"
         features=("acpi", "apic"),
         serial=True,

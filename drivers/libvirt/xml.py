@@ -164,7 +164,7 @@ def disk(item: Disk, dev: str, flavour: Flavour) -> ET.Element:
     tuning = {"cache": item.cache, "discard": "unmap"} if flavour.disk_tuning else {}
     child(root, "driver", name="qemu", type="qcow2", **tuning)
     child(root, "source", file=item.path)
-    child(root, "target", dev=dev, bus=flavour.disk_bus)
+    child(root, "target", dev=dev, bus=flavour.boot_bus if dev == flavour.boot_dev else flavour.disk_bus)
     child(root, "serial", item.serial)
     return root
 
@@ -189,8 +189,10 @@ def interface(nic: Nic, flavour: Flavour) -> ET.Element:
 
 def target(flavour: Flavour, index: int) -> str:
     """Device name of the disk with this index, from 0: vda to vdz, vdaa..."""
+    if index == 0 and flavour.boot_dev:
+        return flavour.boot_dev
     name = ""
-    index += 1
+    index += max(flavour.disk_names_from, 1)
     while index:
         index, rest = divmod(index - 1, 26)
         name = chr(ord("a") + rest) + name

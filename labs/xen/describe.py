@@ -59,8 +59,6 @@ def _target(guests: str, ports: Mapping[str, machine.Ports], shells: Mapping[str
     options = {
         "uris": {host: f"xen+tcp://127.0.0.1:{ports[host].libvirt}/system" for host in HOSTS},
         "guest_type": guests,
-        # a BIOS that reads a kernel from a disk, word by word, takes minutes where it is emulated
-        "direct_kernel": True,
         "console_logs": CONSOLES,
         "xl": {host: shell.model_dump(mode="json", exclude_none=True) for host, shell in shells.items()},
         "migrate": {"mode": "direct", "uris": {host: f"xen+tcp://{address4(host)}/system" for host in HOSTS}},

@@ -50,8 +50,12 @@ def test_the_guest_is_entered_as_asked(guest_type: str, os: str, machine: str) -
 @pytest.mark.parametrize("guest_type", TYPES)
 def test_devices_are_xens_own(guest_type: str) -> None:
     root = build(guest_type)
-    assert [item.find("target").get("bus") for item in xml.disks(root)] == ["xen", "xen"]  # type: ignore[union-attr]
-    assert [xml.disk_dev(item) for item in xml.disks(root)] == ["xvda", "xvdb"]
+    buses = [item.find("target").get("bus") for item in xml.disks(root)]  # type: ignore[union-attr]
+    # the BIOS of an HVM guest has the first disk only
+    first, *others = ("sda", "xvde", "xvdf") if guest_type == "hvm" else ("xvda", "xvdb", "xvdc")
+    assert list(map(xml.disk_dev, xml.disks(root))) == [first, others[0]]
+    assert buses == ["scsi" if guest_type == "hvm" else "xen", "xen"]
+    assert xml.free_target(root, FLAVOURS[guest_type]) == others[1]
     assert {item.find("driver").get("type") for item in xml.disks(root)} == {"qcow2"}  # type: ignore[union-attr]
     assert {item.get("type") for item in root.findall("devices/interface/model")} == {"netfront"}
     assert root.find("devices/channel") is None
