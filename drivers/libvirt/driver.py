@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from conformance.driver import Driver
 from conformance.lab.inventory import LabInventory, Target
@@ -81,7 +81,7 @@ class LibvirtDriver(SnapshotTree, CloneVm, Sizes, Migration, Devices):
             caps = ET.fromstring(conn.getCapabilities())
             return Facts(
                 hypervisor=self._flavour.name,
-                version=self._hypervisor_version(conn),
+                version=self._hypervisor_version(conn.getVersion()),
                 driver=self.name,
                 driver_version=importlib.metadata.version("hvconform"),
                 accelerator=self._flavour.domain_types.get(kind, kind),
@@ -94,9 +94,9 @@ class LibvirtDriver(SnapshotTree, CloneVm, Sizes, Migration, Devices):
                 },
             )
 
-    def _hypervisor_version(self, conn: Any) -> str:
-        """As much of it as libvirt tells."""
-        return ".".join(_version(conn.getVersion()).split(".")[: self._flavour.version_parts])
+    def _hypervisor_version(self, number: int) -> str:
+        """As much of it as libvirt's number tells."""
+        return ".".join(_version(number).split(".")[: self._flavour.version_parts])
 
     def capabilities(self) -> Mapping[Capability, Declared]:
         offered = dict(self._flavour.capabilities)

@@ -27,7 +27,7 @@ class Flavour:
         disk_prefix: What device names of that bus begin with.
         boot_bus: Bus of the first disk, where it is another.
         boot_dev: Name of that disk then.
-        disk_names_from: The others' names begin with this letter of the alphabet, from 0; 0 where all are named alike.
+        second_disk: Letter of the second disk's name, counted from 0: 1 is b. Those after it follow.
         disk_tuning: Whether a disk's cache mode and discarding can be chosen.
         nic_model: Model of the NICs; empty leaves it to libvirt.
         nic_rom: Whether NICs keep their boot ROM, which costs time at each boot.
@@ -70,7 +70,7 @@ class Flavour:
     version_parts: int = 3
     boot_bus: str = ""
     boot_dev: str = ""
-    disk_names_from: int = 0
+    second_disk: int = 1
     os_type: str = "hvm"
     direct_only: bool = False
     bzimage: bool = False

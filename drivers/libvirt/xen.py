@@ -93,7 +93,7 @@ FLAVOURS: Mapping[str, Flavour] = {
         # this one does DMA. The guest's kernel has it as a paravirtual disk all the same
         boot_bus="scsi",
         boot_dev="sda",
-        disk_names_from=4,
+        second_disk=4,
         bzimage=True,  # Xen's QEMU enters it by a boot loader in a ROM: an ELF kernel is "too old to load a ram disk"
         features=("acpi", "apic"),
         serial=True,
@@ -281,12 +281,11 @@ class XenDriver(LibvirtDriver):
         move = super()._plan(here, host, options)
         with self._guard("migrate", here):
             self._domain_type(move.conn)
-            older = move.conn.getVersion() < here.conn.getVersion()
-            source, target = self._hypervisor_version(here.conn), self._hypervisor_version(move.conn)
-        if options.live and older:
+            source, target = here.conn.getVersion(), move.conn.getVersion()
+        if options.live and target < source:
             raise Unsupported(
-                f"Xen moves guests to hosts of its own version or a newer one; {here.host} has {source}, "
-                f"{host} has {target}",
+                f"Xen moves guests to hosts of its own version or a newer one; {here.host} has "
+                f"{self._hypervisor_version(source)}, {host} has {self._hypervisor_version(target)}",
                 capability=Capability.MIGRATE_LIVE,
                 operation="migrate",
                 vm=here.vm,

@@ -192,7 +192,7 @@ def target(flavour: Flavour, index: int) -> str:
     if index == 0 and flavour.boot_dev:
         return flavour.boot_dev
     name = ""
-    index += max(flavour.disk_names_from, 1)
+    index += flavour.second_disk if index else 1
     while index:
         index, rest = divmod(index - 1, 26)
         name = chr(ord("a") + rest) + name
