@@ -92,8 +92,11 @@ def uefi_disk(path: Path, scratch: Path, *, unified_kernel: bytes, image_id: str
 
 
 def convert(raw: Path, into: Path, disk_format: str) -> None:
-    """Write `raw` in another format, the same bytes every time: identifiers that QEMU draws at random are fixed."""
-    options = {"vmdk": ["-o", "subformat=monolithicSparse"], "qcow2": ["-c"], "vhdx": ["-o", "subformat=dynamic"]}
+    """Write `raw` in another format, the same bytes every time: identifiers that QEMU draws at random are fixed.
+
+    None is compressed: kernel and initrd are already, and a host would unpack each cluster again for each read of it.
+    """
+    options = {"vmdk": ["-o", "subformat=monolithicSparse"], "vhdx": ["-o", "subformat=dynamic"]}
     run("qemu-img", "convert", "-f", "raw", "-O", disk_format, *options.get(disk_format, []), raw, into)
     if disk_format == "vmdk":
         identifiers.fix_vmdk(into)

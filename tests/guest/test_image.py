@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import struct
 import subprocess
@@ -64,6 +65,16 @@ def test_every_format_holds_the_same_disk(images: GuestImages, firmware: str, di
         subprocess.run(["qemu-img", "check", "-q", "-f", disk_format, path], check=True)
     subprocess.run(["qemu-img", "compare", "-q", "-f", "raw", "-F", disk_format, raw, path], check=True)
     assert raw.stat().st_size == DISK_SIZE
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+def test_a_host_unpacks_no_clusters_of_a_qcow2(images: GuestImages, firmware: str) -> None:
+    path = images.disk(firmware, "qcow2")  # type: ignore[arg-type]
+    printed = subprocess.run(["qemu-img", "map", "--output=json", path], check=True, capture_output=True).stdout
+    extents = json.loads(printed)
+    assert sum(extent["length"] for extent in extents if extent["data"]) > SCRATCH_SIZE // 2
+    assert all("offset" in extent for extent in extents if extent["data"])  # a compressed cluster has none
 
 
 @pytest.mark.lab
