@@ -117,11 +117,18 @@ class Image(_Strict):
     size_bytes: int = Field(gt=0, description="virtual size")
     image_id: str = ""
     firmware: Firmware = Firmware.BIOS
+    boot_loader: bool = Field(True, description="whether the disk boots by itself, not only from its kernel")
     kernel: Path | None = None
     bzimage: Path | None = None
     initrd: Path | None = None
     cmdline: str = ""
     agent: Literal["hvconform", "ssh"] = "hvconform"
+
+    @model_validator(mode="after")
+    def _boots(self) -> Image:
+        if not self.boot_loader and not (self.kernel and self.initrd):
+            raise ValueError(f"image {self.name} has no boot loader, and no kernel and initrd to boot from instead")
+        return self
 
 
 class Target(_Strict):

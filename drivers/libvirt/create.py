@@ -87,6 +87,8 @@ class Create(Base):
             raise refuse(f"max_vcpus {spec.max_vcpus} is below vcpus {spec.vcpus}")
         if spec.root_disk_bytes and spec.root_disk_bytes < image.size_bytes:
             raise refuse(f"a root disk of {spec.root_disk_bytes} bytes cannot hold an image of {image.size_bytes}")
+        if not image.boot_loader and (spec.firmware is not None or self._direct(image) is None):
+            raise refuse(f"image {image.name} has no boot loader, and no kernel that this VM can be booted from")
         serials = [ROOT, *(disk.serial for disk in spec.disks)]
         for disk in spec.disks:
             naming.check_serial(disk.serial, "create")
@@ -137,7 +139,7 @@ class Create(Base):
         return (spec.firmware or image.firmware) is Firmware.UEFI
 
     def _direct(self, image: Image) -> xml.DirectBoot | None:
-        wanted = self._options.direct_kernel or self._flavour.direct_only
+        wanted = self._options.direct_kernel or self._flavour.direct_only or not image.boot_loader
         kernel = image.bzimage if self._flavour.bzimage else image.kernel
         if not (wanted and kernel and image.initrd):
             return None

@@ -40,8 +40,9 @@ def prepare(folder: Path, cache_dir: Path, say: Say, seen_at: PurePath | None = 
     secret.write_bytes(b"a file of the host that no guest may read\n".ljust(4096, b"."))
     found.append(_image("corrupt", _corrupt(folder / "corrupt.qcow2"), "qcow2", size=64 * MIB))
     disguised = _disguised(folder / "raw-looking-like-qcow2.raw", seen_at / secret.name)
-    # it boots directly, so that the guest can show which bytes it was given
-    found.append(_image("raw-looking-like-qcow2", disguised, "raw", image_id=built.image_id, **direct))
+    # it is booted from its kernel, so that the guest can show which bytes it was given
+    trap = _image("raw-looking-like-qcow2", disguised, "raw", image_id=built.image_id, boot_loader=False, **direct)
+    found.append(trap)
     return [_seen(image, seen_at) for image in found]
 
 

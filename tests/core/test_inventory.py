@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,12 @@ def test_names_must_be_unique_and_known(text: str) -> None:
         inventory.parse(text.replace('name = "b"', 'name = "a"', 1), "lab.toml")
     with pytest.raises(LabFileError, match="names unknown hosts: c; known: a, b"):
         inventory.parse(text.replace('hosts = ["a", "b"]', 'hosts = ["a", "c"]', 1), "lab.toml")
+
+
+def test_a_disk_without_a_boot_loader_needs_a_kernel(text: str) -> None:
+    broken = re.sub(r'(name = "corrupt".*?boot_loader = )true', r"\1false", text, flags=re.DOTALL)
+    with pytest.raises(LabFileError, match=r"image\.\d+: .*image corrupt has no boot loader, and no kernel and initrd"):
+        inventory.parse(broken, "lab.toml")
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(text: str) -> None:

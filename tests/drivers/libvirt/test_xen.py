@@ -167,6 +167,7 @@ def driver(
     *,
     conns: dict[str, Conn] | None = None,
     active: bool = True,
+    bzimage: bool = True,
     **values: object,
 ) -> XenDriver:
     """A driver whose hosts and whose one VM, "vm" on host a, are doubles."""
@@ -200,6 +201,16 @@ def driver(
                     "initrd": "/r",
                 },
                 {"name": "disk", "path": "/i", "sha256": "0" * 64, "size_bytes": MIB},
+                {
+                    "name": "no-loader",
+                    "path": "/i",
+                    "sha256": "0" * 64,
+                    "size_bytes": MIB,
+                    "boot_loader": False,
+                    "kernel": "/k",
+                    "bzimage": "/z" if bzimage else None,
+                    "initrd": "/r",
+                },
             ],
             "target": [target(guest_type=guest_type, **values).model_dump()],
         }
@@ -293,6 +304,22 @@ def test_each_type_gets_the_kernel_that_it_can_be_entered_at(
 def test_an_hvm_guest_boots_from_disk_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch, "hvm")
     assert made._direct(made._lab.image("full")) is None
+
+
+def test_a_disk_without_a_boot_loader_is_booted_from_its_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = driver(monkeypatch, "hvm")
+    found = made._direct(made._lab.image("no-loader"))
+    assert found is not None
+    assert found.kernel == "/z"
+
+
+@pytest.mark.parametrize(("bzimage", "firmware"), [(False, None), (True, Firmware.BIOS)])
+def test_a_disk_that_nothing_can_boot_is_refused(
+    monkeypatch: pytest.MonkeyPatch, bzimage: bool, firmware: Firmware | None
+) -> None:
+    made = driver(monkeypatch, "hvm", bzimage=bzimage)
+    with pytest.raises(InvalidRequest, match="no-loader has no boot loader"):
+        made.create(replace(spec(firmware=firmware), image="no-loader"))
 
 
 def test_a_guest_type_that_the_host_cannot_run_is_refused_before_anything_is_made(
