@@ -16,7 +16,7 @@ from typing import Any
 from conformance import errors
 from conformance.errors import LabError
 from conformance.record import ItemFinished, Verdict
-from reports.history import History, Item
+from reports.history import End, History, Item
 from reports.matrix import Matrix, Requirement
 from reports.text import plain, write_atomic
 
@@ -61,7 +61,7 @@ def complete(results: Path, matrix: Matrix, history: History, titles: Mapping[st
         else:
             requirement = requirements[item.requirement]
             feature = (titles or {}).get(requirement.area, requirement.area)
-            written.append(_synthesize(results, item, requirement, feature, history.finished is not None))
+            written.append(_synthesize(results, item, requirement, feature, history.end))
     run = matrix.runs[-1]
     executor = {"name": "hvconform", "type": "hvconform", "buildName": f"run {run.id}", "reportName": "Conformance"}
     return [
@@ -72,12 +72,12 @@ def complete(results: Path, matrix: Matrix, history: History, titles: Mapping[st
     ]
 
 
-def _synthesize(results: Path, item: Item, requirement: Requirement, feature: str, run_over: bool) -> Path:
+def _synthesize(results: Path, item: Item, requirement: Requirement, feature: str, end: End) -> Path:
     """The result of one item from what the record holds of it.
 
     Its history id is the one that allure-pytest gives the same test, so that a crash stands in the test's own history.
     """
-    attempts = item.attempts(run_over)
+    attempts = item.attempts(end)
     last = attempts[-1] if attempts else None
     verdict = last.verdict if last else Verdict.NOT_RUN
     name, values = _full_name(item.id), _values(item)
@@ -118,7 +118,11 @@ def categories() -> list[dict[str, object]]:
     # Allure 3 searches with JavaScript's syntax, Allure 2 matches the whole message with Java's: no inline flags.
     return [
         {"name": "Lab or harness errors", "matchedStatuses": ["broken"], "messageRegex": rf".*\b({lab})\b.*"},
-        {"name": "Died or killed", "matchedStatuses": ["broken"], "messageRegex": ".*(died|was killed) during.*"},
+        {
+            "name": "Died, killed or interrupted",
+            "matchedStatuses": ["broken"],
+            "messageRegex": ".*(died|was killed|was interrupted) during.*",
+        },
         {"name": "Residue on the hosts", "matchedStatuses": ["failed", "broken"], "messageRegex": ".*[Rr]esidue.*"},
         {"name": "Not in time", "matchedStatuses": ["failed", "broken"], "messageRegex": rf".*\b({late})\b.*"},
         {"name": "Broken requirements", "matchedStatuses": ["failed"]},

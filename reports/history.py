@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
+
+import pytest
 
 from conformance.errors import LabError
 from conformance.record import (
@@ -29,6 +32,21 @@ _Happened = DriverCall | GuestBoot | Measured | Attachment
 
 MAX_CALLS = 500
 MAX_ATTACHMENTS = 20
+
+
+class End(StrEnum):
+    """How a run ended. One that was interrupted (Ctrl-C, SIGTERM) wrote its end, a killed one did not."""
+
+    COMPLETE = "complete"
+    INTERRUPTED = "interrupted"
+    KILLED = "killed"
+
+    @classmethod
+    def by(cls, exit_code: int | None) -> End:
+        """From the exit code that the run wrote, if it did."""
+        if exit_code is None:
+            return cls.KILLED
+        return cls.INTERRUPTED if exit_code == pytest.ExitCode.INTERRUPTED else cls.COMPLETE
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +76,17 @@ class Item:
     attachments: list[tuple[str, str]] = field(default_factory=list)
     attachments_left_out: int = 0
 
-    def attempts(self, run_over: bool) -> list[ItemFinished]:
+    def attempts(self, end: End) -> list[ItemFinished]:
         """Every attempt in the order it ended; one that began and never ended is a lab error.
 
         Nothing that was planned and never begun is an attempt: the list is then empty.
         """
         ended = sorted(self.finishes, key=lambda finish: finish.time)
         lost = self.starts[len(ended) :] if len(self.starts) > len(ended) else []
-        return [*(self._lost(start, run_over) for start in lost), *ended]
+        return [*(self._lost(start, end) for start in lost), *ended]
 
-    def _lost(self, start: ItemStarted, run_over: bool) -> ItemFinished:
-        why = f"the worker {start.worker} died during this test" if run_over else "the run was killed during this test"
+    def _lost(self, start: ItemStarted, end: End) -> ItemFinished:
+        cause = f"the worker {start.worker} died" if end is End.COMPLETE else f"the run was {end}"
         return ItemFinished(
             time=start.time,
             item=self.id,
@@ -77,7 +95,7 @@ class Item:
             provenance=self.provenance,
             verdict=Verdict.LAB_ERROR,
             seconds=0.0,
-            message=why,
+            message=f"{cause} during this test",
             detail="",
             refusal="",
             worker=start.worker,
@@ -93,6 +111,10 @@ class History:
     finished: RunFinished | None
     targets: dict[str, TargetSeen]
     items: dict[str, Item]
+
+    @property
+    def end(self) -> End:
+        return End.by(self.finished.exit_code if self.finished else None)
 
 
 def find_record(path: Path) -> Path:

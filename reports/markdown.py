@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from conformance.record import Verdict
 from reports import view
+from reports.history import End
 from reports.matrix import WORST_FIRST, Cell, Matrix, Target
 from reports.text import duration, one_line
 
@@ -38,7 +39,7 @@ def _document(matrix: Matrix) -> Iterator[str]:
     yield "# Hypervisor driver conformance"
     yield ""
     for run in matrix.runs:
-        end = "" if run.finished else " — **killed before its end**"
+        end = "" if run.end is End.COMPLETE else f" — **{run.end} before its end**"
         yield f"- run `{_code(run.id)}`, {view.moment(run.started)}, contract {escape(run.contract)}{end}"
     yield ""
     yield "Every detail: [matrix.html](matrix.html). As data: [matrix.json](matrix.json), [matrix.csv](matrix.csv)."

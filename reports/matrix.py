@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from conformance.model import Evidence
 from conformance.record import Figure, ItemFinished, TargetSeen, Verdict
-from reports.history import History, Item
+from reports.history import End, History, Item
 from reports.text import one_line, plain
 
 SCHEMA_VERSION = 1
@@ -63,6 +63,10 @@ class Run(_Part):
     python: str
     machine: str
     packages: dict[str, str]
+
+    @property
+    def end(self) -> End:
+        return End.by(self.exit_code)
 
 
 class Target(_Part):
@@ -157,7 +161,7 @@ def build(history: History, contract: Iterable[Contractual] = ()) -> Matrix:
     targets = _targets(history, {target for _, target, _ in cells}, run.id)
     requirements = _requirements(contract, {requirement for requirement, _, _ in cells})
     evidence = {target.target: target.evidence for target in targets}
-    built = [_cell(key, items, evidence[key[1]], run.id, history.finished is not None) for key, items in cells.items()]
+    built = [_cell(key, items, evidence[key[1]], run.id, history.end) for key, items in cells.items()]
     return _assemble([run], targets, requirements, built)
 
 
@@ -284,10 +288,10 @@ def _requirements(contract: Iterable[Contractual], named: set[str]) -> list[Requ
 
 
 def _cell(
-    key: tuple[str, str, str], items: list[Item], evidence: Evidence | Literal["unknown"], run: str, run_over: bool
+    key: tuple[str, str, str], items: list[Item], evidence: Evidence | Literal["unknown"], run: str, end: End
 ) -> Cell:
     requirement, target, provenance = key
-    outcomes = [_outcome(item.attempts(run_over), run_over) for item in items]
+    outcomes = [_outcome(item.attempts(end), end) for item in items]
     # Two tests of one requirement must both hold: they are not attempts of each other, and the worst of them speaks.
     worst = min(outcomes, key=lambda outcome: severity(outcome.verdict))
     residue = [plain(line, 500) for outcome in outcomes for attempt in outcome.attempts for line in attempt.residue]
@@ -317,14 +321,14 @@ class _Outcome(BaseModel):
     attempts: list[ItemFinished] = []
 
 
-def _outcome(attempts: list[ItemFinished], run_over: bool) -> _Outcome:
+def _outcome(attempts: list[ItemFinished], end: End) -> _Outcome:
     """What the attempts of one item come to.
 
     Passes and failures mixed are flaky. A lab error says nothing of the driver, so it gives way to whatever another
     attempt found; the number of attempts stays to be seen.
     """
     if not attempts:
-        why = "planned and never started" if run_over else "the run was killed before this test"
+        why = "planned and never started" if end is End.COMPLETE else f"the run was {end} before this test"
         return _Outcome(verdict=Verdict.NOT_RUN, message=why)
     telling = [attempt for attempt in attempts if attempt.verdict is not Verdict.LAB_ERROR] or attempts
     found = Counter(attempt.verdict for attempt in telling)

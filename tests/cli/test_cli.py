@@ -188,6 +188,8 @@ def test_interrupted_run_keeps_what_had_run_and_cleans_up(
     until("the reports", (out / "matrix.json").exists, seconds=60)
     cells = json.loads((out / "matrix.json").read_text())["cells"]
     assert {cell["requirement"]: cell["verdict"] for cell in cells}["boot.correct-image"] == "pass"
+    said = {cell["requirement"]: cell["message"] for cell in cells}["reboot.exactly-once"]
+    assert said == "the run was interrupted during this test"
     assert not list((tmp_path / "state" / "ledgers").rglob("*.jsonl"))
 
 

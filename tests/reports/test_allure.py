@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,15 @@ def test_categories_are_valid_for_a_browser_and_for_python(run: Record, tmp_path
     kinds = json.loads((tmp_path / "results" / "categories.json").read_text())
     assert "Lab or harness errors" in {kind["name"] for kind in kinds}
     assert not any("(?" in kind.get("messageRegex", "") for kind in kinds), "JavaScript has no inline flags"
+
+
+def test_a_test_that_did_not_end_has_a_category(run: Record, tmp_path: Path) -> None:
+    run.start(run.plan("boot.cpu-count"))
+    (result,) = again(run.end(pytest.ExitCode.INTERRUPTED), tmp_path / "results")
+    said = result["statusDetails"]["message"]
+    found = [kind["name"] for kind in allure.categories() if re.match(str(kind.get("messageRegex", ".*")), said)]
+    assert said == "lab-error: the run was interrupted during this test"
+    assert found[0] == "Died, killed or interrupted"
 
 
 def test_rendering_without_node_says_how_to_get_it(

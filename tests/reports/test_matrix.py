@@ -57,6 +57,14 @@ def test_a_killed_run_blames_the_kill(run: Record) -> None:
     assert (second.verdict, second.message) == (Verdict.NOT_RUN, "the run was killed before this test")
 
 
+def test_an_interrupted_run_blames_no_worker(run: Record) -> None:
+    run.start(run.plan("boot.cpu-count"), "gw1")
+    run.plan("boot.memory-size")
+    first, second = made(run.end(pytest.ExitCode.INTERRUPTED)).cells
+    assert (first.verdict, first.message) == (LAB_ERROR, "the run was interrupted during this test")
+    assert (second.verdict, second.message) == (Verdict.NOT_RUN, "the run was interrupted before this test")
+
+
 def test_planned_and_never_started_is_not_run(run: Record) -> None:
     run.plan("boot.cpu-count")
     cell = only(made(run.end()))

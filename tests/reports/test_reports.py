@@ -155,15 +155,22 @@ def test_the_page_warns_of_a_seeded_defect(tmp_path: Path) -> None:
     assert "Seeded defect" not in texts[1]
 
 
-def test_the_page_says_that_a_run_was_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("exit_code", "words"), [(None, "killed before its end"), (2, "interrupted before its end")])
+def test_the_pages_say_that_a_run_did_not_come_to_its_end(tmp_path: Path, exit_code: int | None, words: str) -> None:
     run = Record(tmp_path / "record")
     run.target()
     run.ran("boot.cpu-count", Verdict.PASS)
-    killed = html.render(build(load(run.close()), CONTRACT))
-    assert "was killed before its end" in killed
+    matrix = build(load(run.close() if exit_code is None else run.end(exit_code)), CONTRACT)
+    assert f"was {words}" in html.render(matrix)
+    assert f"**{words}**" in markdown.render(matrix)
+
+
+def test_the_pages_of_a_complete_run_say_nothing_of_its_end(tmp_path: Path) -> None:
     run = Record(tmp_path / "record")
-    run.end()
-    assert "was killed before its end" not in html.render(build(load(tmp_path / "record"), CONTRACT))
+    run.target()
+    run.ran("boot.cpu-count", Verdict.FAIL)
+    matrix = build(load(run.end(1)), CONTRACT)
+    assert "before its end" not in html.render(matrix) + markdown.render(matrix)
 
 
 def test_a_huge_attachment_is_cut_and_its_end_kept(tmp_path: Path) -> None:
