@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-import pytest
-
 from conformance.errors import LabError
 from conformance.record import (
+    INTERRUPTED,
     Attachment,
     DriverCall,
     Figure,
@@ -46,7 +45,7 @@ class End(StrEnum):
         """From the exit code that the run wrote, if it did."""
         if exit_code is None:
             return cls.KILLED
-        return cls.INTERRUPTED if exit_code == pytest.ExitCode.INTERRUPTED else cls.COMPLETE
+        return cls.INTERRUPTED if exit_code == INTERRUPTED else cls.COMPLETE
 
 
 @dataclass(frozen=True, slots=True)
