@@ -83,6 +83,8 @@ class Create(Base):
             raise refuse(f"no image {spec.image!r}")
         if image.format != "vhdx":
             raise refuse(f"the image {image.name} is {image.format}; Hyper-V boots VHDX")
+        if not image.boot_loader:
+            raise refuse(f"the image {image.name} has no boot loader; Hyper-V boots no kernel by itself")
         if spec.vcpus < 1 or spec.memory_mib < 32:
             raise refuse("a VM needs a vCPU and 32 MiB")
         if spec.memory_mib % 2:

@@ -141,6 +141,16 @@ def test_a_paused_vm_with_memory_comes_back_paused(hv: Bench) -> None:
     assert guest.wait_up().boot_id == before.boot_id
 
 
+def test_an_image_without_a_boot_loader_is_refused(hv: Bench) -> None:
+    images = [image.model_copy(update={"boot_loader": image.name != "hvconform"}) for image in hv.lab.images]
+    driver = labs.connect(hv.lab.model_copy(update={"images": images}), hv.lab.targets[0])
+    try:
+        with pytest.raises(InvalidRequest, match="hvconform has no boot loader; Hyper-V boots no kernel by itself"):
+            driver.create(hv.spec())
+    finally:
+        driver.close()
+
+
 def test_a_name_is_taken_once(hv: Bench) -> None:
     vm, _ = hv.create()
     hv.driver.snapshot(vm, "same").wait()
