@@ -66,6 +66,8 @@ def test_run_that_fills_its_disk_ends_in_order(disk: Path, tmp_path: Path, worke
     assert "Traceback" not in done.stderr
     cells = json.loads((out / "matrix.json").read_text())["cells"]
     assert {cell["requirement"]: cell["verdict"] for cell in cells}["boot.correct-image"] == "pass"
+    (cut,) = [cell for cell in cells if cell["requirement"] == "reboot.exactly-once"]
+    assert cut["message"] == "the run was interrupted during this test"
     assert not list((tmp_path / "state" / "ledgers").rglob("*.jsonl")), "something was left on the hosts"
 
 
