@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import cast
 
@@ -23,7 +23,7 @@ from conformance.driver import (
 )
 from conformance.errors import Unsupported
 from conformance.machine import DATA, DATA_BYTES, Machine, Machines
-from conformance.model import MIB, Capability, DiskSpec, Firmware, MigrateOptions, StopMode
+from conformance.model import MIB, Capability, DiskSpec, Firmware, MigrateOptions, PowerState, StopMode
 
 Ask = Callable[[Driver, Machines, Machine], object]
 """Asks for a capability in the smallest way; what it returns is waited for when it is an operation."""
@@ -136,33 +136,42 @@ BY_RESTART = frozenset({Capability.RESIZE_HOT_VCPU, Capability.RESIZE_HOT_MEMORY
 UNASKED = "cannot be asked for: the driver interface has no call for it"
 
 
-def check(capability: Capability, driver: Driver, machines: Machines) -> str:
-    """Ask for an undeclared capability and return the refusal.
+def check(undeclared: Collection[Capability], driver: Driver, machines: Machines) -> Mapping[Capability, str]:
+    """Ask for undeclared capabilities and return the refusal of each; the machines are gone then.
+
+    One machine is asked for them all: it is looked at after each refusal, and has to be as it was.
 
     Raises:
-        AssertionError: It was done, or refused in another way than by `Unsupported`, or it changed the VM.
+        AssertionError: One was done, or refused in another way than by `Unsupported`, or it changed the VM.
     """
-    ask = ASK.get(capability)
-    if ask is None:
-        return UNASKED
-    machine = machines.boot()
-    if capability in STOPPED:
-        driver.stop(machine.id, StopMode.FORCE).wait()
-    before = driver.get(machine.id).power
-    boot = None if capability in STOPPED else machine.guest.boot().boot_id
+    refusals = dict.fromkeys(undeclared, UNASKED)
+    asked = sorted((capability for capability in ASK if capability in undeclared), key=STOPPED.__contains__)
+    if not asked:
+        return refusals
     try:
-        refusal = _refused(ask, driver, machines, machine)
-        if refusal is None and capability in BY_RESTART and Capability.RESIZE_COLD in driver.capabilities():
-            machines.wait_up(machine)
-            assert machine.guest.boot().boot_id != boot, f"{capability} is not declared, yet it was done"
-            return "carried out by a restart"
-        assert refusal is not None, f"{capability} is not declared, yet it was done"
-        assert driver.get(machine.id).power is before, f"refusing {capability} changed the power state"
-        if boot is not None:
-            assert machine.guest.boot().boot_id == boot, f"refusing {capability} rebooted the guest"
-        return refusal
+        machine = machines.boot()
+        for capability in asked:
+            if capability in STOPPED and driver.get(machine.id).power is not PowerState.STOPPED:
+                driver.stop(machine.id, StopMode.FORCE).wait()
+            refusals[capability] = _refusal(capability, driver, machines, machine)
     finally:
         machines.dispose()
+    return refusals
+
+
+def _refusal(capability: Capability, driver: Driver, machines: Machines, machine: Machine) -> str:
+    before = driver.get(machine.id).power
+    boot = None if capability in STOPPED else machine.guest.boot().boot_id
+    refusal = _refused(ASK[capability], driver, machines, machine)
+    if refusal is None and capability in BY_RESTART and Capability.RESIZE_COLD in driver.capabilities():
+        machines.wait_up(machine)
+        assert machine.guest.boot().boot_id != boot, f"{capability} is not declared, yet it was done"
+        return "carried out by a restart"
+    assert refusal is not None, f"{capability} is not declared, yet it was done"
+    assert driver.get(machine.id).power is before, f"refusing {capability} changed the power state"
+    if boot is not None:
+        assert machine.guest.boot().boot_id == boot, f"refusing {capability} rebooted the guest"
+    return refusal
 
 
 def prove(capability: Capability, driver: Driver, machines: Machines) -> None:

@@ -131,7 +131,8 @@ class Runner:
                     self.involve(item, machines)
                     try:
                         with self.watched(item):
-                            opened.refusals[capability] = asking.check(capability, opened.driver, machines)
+                            refusals = asking.check([capability], opened.driver, machines)
+                            opened.refusals[capability] = refusals[capability]
                     except (AssertionError, HarnessError) as error:
                         opened.refusals[capability] = error
                 known = opened.refusals[capability]
