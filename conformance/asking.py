@@ -23,7 +23,7 @@ from conformance.driver import (
 )
 from conformance.errors import Unsupported
 from conformance.machine import DATA, DATA_BYTES, Machine, Machines
-from conformance.model import MIB, Capability, DiskSpec, Firmware, MigrateOptions, PowerState, StopMode
+from conformance.model import MIB, Capability, DiskSpec, Firmware, MigrateOptions, PowerState, StopMode, VmState
 
 Ask = Callable[[Driver, Machines, Machine], object]
 """Asks for a capability in the smallest way; what it returns is waited for when it is an operation."""
@@ -139,28 +139,29 @@ UNASKED = "cannot be asked for: the driver interface has no call for it"
 def check(undeclared: Collection[Capability], driver: Driver, machines: Machines) -> Mapping[Capability, str]:
     """Ask for undeclared capabilities and return the refusal of each; the machines are gone then.
 
-    One machine is asked for them all: it is looked at after each refusal, and has to be as it was.
+    One machine is asked for them all: it is looked at after each refusal, and has to be as it was. Only one that a
+    declared operation changed on the way, such as a restart that carried a resize out, gives way to a new one.
 
     Raises:
         AssertionError: One was done, or refused in another way than by `Unsupported`, or it changed the VM.
     """
     refusals = dict.fromkeys(undeclared, UNASKED)
-    asked = sorted((capability for capability in ASK if capability in undeclared), key=STOPPED.__contains__)
-    if not asked:
-        return refusals
+    machine: Machine | None = None
+    before: VmState | None = None
     try:
-        machine = machines.boot()
-        for capability in asked:
+        for capability in sorted((asked for asked in ASK if asked in undeclared), key=STOPPED.__contains__):
+            if machine is None or driver.get(machine.id) != before:
+                machine = machines.boot()
             if capability in STOPPED and driver.get(machine.id).power is not PowerState.STOPPED:
                 driver.stop(machine.id, StopMode.FORCE).wait()
-            refusals[capability] = _refusal(capability, driver, machines, machine)
+            before = driver.get(machine.id)
+            refusals[capability] = _refusal(capability, driver, machines, machine, before.power)
     finally:
         machines.dispose()
     return refusals
 
 
-def _refusal(capability: Capability, driver: Driver, machines: Machines, machine: Machine) -> str:
-    before = driver.get(machine.id).power
+def _refusal(capability: Capability, driver: Driver, machines: Machines, machine: Machine, before: PowerState) -> str:
     boot = None if capability in STOPPED else machine.guest.boot().boot_id
     refusal = _refused(ASK[capability], driver, machines, machine)
     if refusal is None and capability in BY_RESTART and Capability.RESIZE_COLD in driver.capabilities():

@@ -35,6 +35,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+INTERRUPTED = 2
+"""Exit code: Ctrl-C or SIGTERM ended the run. It is pytest's number, told here to readers without pytest."""
+
 LAB_BROKEN = 6
 """Exit code: nothing failed, but the lab or the harness did."""
 

@@ -175,10 +175,6 @@ class ItemFinished(_Event):
     worker: str = ""
 
 
-INTERRUPTED = 2
-"""Exit code of a run that Ctrl-C or SIGTERM ended: pytest's number, told here to readers without pytest."""
-
-
 class RunFinished(_Event):
     """Last line of the controller's file; without it the run was killed."""
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from conformance.errors import LabError
+from conformance.errors import INTERRUPTED, LabError
 from conformance.record import (
-    INTERRUPTED,
     Attachment,
     DriverCall,
     Figure,

@@ -103,3 +103,33 @@ def test_one_vm_is_asked_for_all_that_is_undeclared(run: Callable[..., Run]) -> 
     done = run(ASKS_FOR_THREE, conftest=REFUSES_THREE)
 
     assert done.verdicts() == {"test_asks": "pass"}
+
+
+BY_RESTART = """
+from conformance import asking
+
+@requirement("cap.undeclared-refused")
+def test_asks(driver, machines):
+    undeclared = {Capability.RESIZE_HOT_VCPU, Capability.RESIZE_HOT_MEMORY}
+    refusals = asking.check(undeclared, driver, machines)
+    assert refusals == dict.fromkeys(undeclared, "carried out by a restart")
+    assert len(machines.made) == 2
+"""
+
+RESTARTS = """
+from conformance.model import StopMode
+class Restarting(SimulatedDriver):
+    def capabilities(self):
+        hot = (Capability.RESIZE_HOT_VCPU, Capability.RESIZE_HOT_MEMORY)
+        return {c: d for c, d in super().capabilities().items() if c not in hot}
+    def resize(self, vm, **wanted):
+        assert (self.get(vm).vcpus, self.get(vm).memory_mib) == (1, 128), "this VM was resized before"
+        super().stop(vm, StopMode.FORCE).wait()
+        super().resize(vm, **wanted).wait()
+        return super().start(vm)
+labs.driver_class = lambda name: Restarting
+"""
+
+
+def test_a_vm_that_was_restarted_with_more_is_asked_for_nothing_else(run: Callable[..., Run]) -> None:
+    assert run(BY_RESTART, conftest=RESTARTS).verdicts() == {"test_asks": "pass"}
